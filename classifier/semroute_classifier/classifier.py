@@ -107,9 +107,7 @@ class Classifier:
     def judge(self, vectors: Vectors, evidence: int = 5) -> list[Classification]:
         """The verdict on each row of ``vectors``, with ``evidence`` matches."""
         similarities, rows = self._index.search(vectors, max(NEIGHBOURS, evidence))
-        return [
-            self._verdict(s, r, evidence) for s, r in zip(similarities, rows, strict=True)
-        ]
+        return [self._verdict(s, r, evidence) for s, r in zip(similarities, rows, strict=True)]
 
     def _verdict(
         self, similarities: NDArray[np.float32], rows: NDArray[np.int64], evidence: int

@@ -104,7 +104,9 @@ def read_yaml(path: Path) -> Document:
     try:
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
-            raise ConfigError([Problem(file, 1, "", "must hold keys and values, not " + _kind(node))])
+            raise ConfigError(
+                [Problem(file, 1, "", "must hold keys and values, not " + _kind(node))]
+            )
         reader = _Reader(file, loader)
         data = reader.build(node, ())
     except yaml.MarkedYAMLError as error:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from semroute_classifier.classifier import Classification, Classifier
+    from semroute_classifier.classifier import Classifier
 
 _BINS = 15
 _LATENCY_SAMPLE = 200
@@ -93,7 +93,9 @@ def evaluate(classifier: Classifier, examples: Sequence[Example]) -> dict[str, A
         "tier_macro_f1": _macro_f1(tiered),
         "ece": _ece([(v.confidence, v.best_task == e.task) for e, v in inside]),
         "latency_ms": _latency(classifier, [e.query for e in examples]),
-        "confusion": _confusion([(e.task, v.task or NONE) for e, v in zip(examples, verdicts, strict=True)]),
+        "confusion": _confusion(
+            [(e.task, v.task or NONE) for e, v in zip(examples, verdicts, strict=True)]
+        ),
         "encoder": classifier.encoder.name,
         "utterances_revision": classifier.utterances.revision,
     }

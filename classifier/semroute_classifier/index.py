@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from semroute_classifier.encoders import Vectors
 
 
+# A search is microseconds of work; a pool of threads for it would only disturb the encoder.
+faiss.omp_set_num_threads(1)
+
+
 class Index:
     """An exact index over unit-length vectors, so that the inner product is the cosine."""
 
@@ -24,9 +28,7 @@ class Index:
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
-    def search(
-        self, queries: Vectors, k: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def search(self, queries: Vectors, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The ``k`` nearest rows of each query, nearest first.
 
         Returns similarities and row numbers, both of shape (queries, min(k, n)).

@@ -76,7 +76,9 @@ def hub_folder(model: str, *, download: bool) -> Path | None:
     if not download:
         return None
     try:
-        return Path(snapshot_download(model, ignore_patterns=["*.onnx*", "*.ot", "*.h5", "*.msgpack"]))
+        return Path(
+            snapshot_download(model, ignore_patterns=["*.onnx*", "*.ot", "*.h5", "*.msgpack"])
+        )
     except Exception as error:  # offline, unknown, gated: each is another type
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise EncoderError(

@@ -1,0 +1,1 @@
+"""Who answers: profiles, governance, backends, the ledger, the router and the wire."""

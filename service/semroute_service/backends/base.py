@@ -1,0 +1,59 @@
+"""What every backend is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from semroute_service.decision import Delta, ErrorClass, FinishReason, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from semroute_service.profile import Model
+    from semroute_service.query import Message, Options
+
+
+class BackendError(Exception):
+    """A call to a backend failed. ``detail`` is for the log; it never reaches a caller.
+
+    ``retry_after`` is what the upstream asked to wait, in seconds.
+    """
+
+    def __init__(
+        self, error_class: ErrorClass, detail: str, retry_after: float | None = None
+    ) -> None:
+        self.error_class = error_class
+        self.detail = detail
+        self.retry_after = retry_after
+        super().__init__(f"{error_class}: {detail}")
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """What a backend is asked to answer."""
+
+    model: Model
+    messages: tuple[Message, ...]
+    options: Options
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The backend said how its answer ended; ``usage`` is None where it reported none."""
+
+    reason: FinishReason
+    usage: Usage | None = None
+
+
+Event: TypeAlias = Delta | End
+
+
+class ChatBackend(Protocol):
+    """Streams an answer."""
+
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        """Deltas, then exactly one ``End``; raises ``BackendError`` where there is no such end.
+
+        Closing the generator closes the upstream request.
+        """

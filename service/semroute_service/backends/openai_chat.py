@@ -1,0 +1,282 @@
+"""Any OpenAI-compatible server: POST {url}/chat/completions, streamed.
+
+vLLM, Ollama, SGLang, llama.cpp and most clouds speak it. What differs between them stands in the
+catalogue, not here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+from semroute_service.backends.base import BackendError, End
+from semroute_service.backends.sse import EventParser, EventTooLongError
+from semroute_service.decision import Delta, ErrorClass, FinishReason, ToolCallDelta, Usage
+from semroute_service.query import Image, NamedTool, Role, ToolCall, ToolResult
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from semroute_service.backends.base import ChatRequest, Event
+    from semroute_service.backends.http import HttpClient
+    from semroute_service.profile import Provider
+    from semroute_service.query import Message, Options, Part
+
+_FINISH_REASONS = {
+    "stop": FinishReason.STOP,
+    "eos": FinishReason.STOP,
+    "end_turn": FinishReason.STOP,
+    "length": FinishReason.LENGTH,
+    "max_tokens": FinishReason.LENGTH,
+    "tool_calls": FinishReason.TOOL_CALLS,
+    "function_call": FinishReason.TOOL_CALLS,
+    "content_filter": FinishReason.CONTENT_FILTER,
+    "safety": FinishReason.CONTENT_FILTER,
+}
+_MAX_MALFORMED = 20
+_AFTER_FINISH_SECONDS = 2.0
+"""How long to wait, after the finish reason, for the usage that may follow it."""
+
+
+class OpenAIChatBackend:
+    """One endpoint. The key is read from the environment at every call and kept nowhere."""
+
+    def __init__(self, http: HttpClient) -> None:
+        self._http = http
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        backend = request.model.backend
+        body = request_body(request, backend.provider)
+        async with self._http.post(backend, "/chat/completions", body) as chunks:
+            reader = _StreamReader()
+            parser = EventParser()
+            try:
+                async for chunk in chunks:
+                    for delta in reader.read(parser.feed(chunk)):
+                        yield delta
+                    if reader.is_over:
+                        break
+                    if reader.finish:
+                        await _drain(chunks, parser, reader)
+                        break
+                else:
+                    for delta in reader.read(parser.close()):
+                        yield delta
+            except EventTooLongError as error:
+                raise BackendError(ErrorClass.PROVIDER_PROTOCOL, str(error)) from None
+        if reader.finish is None:
+            raise BackendError(
+                ErrorClass.PROVIDER_INTERRUPTED, "the stream ended without a finish reason"
+            )
+        yield End(reader.finish, reader.usage)
+
+
+async def _drain(chunks: Any, parser: EventParser, reader: _StreamReader) -> None:
+    """Read on for the usage. The answer is whole already, so nothing here can spoil it."""
+    try:
+        async with asyncio.timeout(_AFTER_FINISH_SECONDS):
+            async for chunk in chunks:
+                reader.read(parser.feed(chunk))
+                if reader.is_over:
+                    return
+            reader.read(parser.close())
+    except (TimeoutError, BackendError, EventTooLongError):
+        return
+
+
+class _StreamReader:
+    """Reads the data of events; knows how the answer ended and what it used."""
+
+    def __init__(self) -> None:
+        self.finish: FinishReason | None = None
+        self.usage: Usage | None = None
+        self._done = False
+        self._malformed = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing more can matter."""
+        return self._done or (self.finish is not None and self.usage is not None)
+
+    def read(self, events: list[bytes]) -> list[Delta]:
+        """The deltas in ``events``; texts that arrived together become one."""
+        merged: list[Delta] = []
+        for data in events:
+            delta = self._delta(data)
+            if delta is None or not delta:
+                continue
+            if merged and not delta.tool_calls and not merged[-1].tool_calls:
+                last = merged[-1]
+                if not (last.text and delta.reasoning):  # text never moves before reasoning
+                    merged[-1] = Delta(last.text + delta.text, last.reasoning + delta.reasoning)
+                    continue
+            merged.append(delta)
+        return merged
+
+    def _delta(self, data: bytes) -> Delta | None:
+        if data == b"[DONE]":
+            self._done = True
+            return None
+        try:
+            chunk = json.loads(data)
+        except ValueError:
+            return self._skip()
+        if not isinstance(chunk, dict):
+            return self._skip()
+        if chunk.get("error"):
+            raise _error_in_stream(chunk["error"])
+        try:
+            return self._read_chunk(chunk)
+        except (AttributeError, TypeError, ValueError, KeyError, IndexError):
+            return self._skip()
+
+    def _read_chunk(self, chunk: dict[str, Any]) -> Delta | None:
+        if chunk.get("usage"):
+            self.usage = _usage(chunk["usage"])
+        choices = chunk.get("choices") or []
+        if not choices:
+            return None
+        choice = choices[0]
+        delta = choice.get("delta") or {}
+        if choice.get("finish_reason"):
+            self.finish = _FINISH_REASONS.get(
+                str(choice["finish_reason"]).lower(), FinishReason.STOP
+            )
+        return Delta(
+            text=_text(delta.get("content")),
+            reasoning=_text(delta.get("reasoning_content") or delta.get("reasoning")),
+            tool_calls=tuple(_tool_call(call) for call in delta.get("tool_calls") or ()),
+        )
+
+    def _skip(self) -> None:
+        self._malformed += 1
+        if self._malformed > _MAX_MALFORMED:
+            raise BackendError(ErrorClass.PROVIDER_PROTOCOL, "too many malformed chunks")
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _tool_call(call: dict[str, Any]) -> ToolCallDelta:
+    function = call.get("function") or {}
+    return ToolCallDelta(
+        index=int(call.get("index") or 0),
+        id=_text(call.get("id")),
+        name=_text(function.get("name")),
+        arguments=_text(function.get("arguments")),
+    )
+
+
+def _usage(usage: dict[str, Any]) -> Usage:
+    prompt = usage.get("prompt_tokens_details") or {}
+    completion = usage.get("completion_tokens_details") or {}
+    return Usage(
+        prompt_tokens=max(0, int(usage.get("prompt_tokens") or 0)),
+        completion_tokens=max(0, int(usage.get("completion_tokens") or 0)),
+        cached_tokens=max(0, int(prompt.get("cached_tokens") or 0)),
+        reasoning_tokens=max(0, int(completion.get("reasoning_tokens") or 0)),
+    )
+
+
+def _error_in_stream(error: Any) -> BackendError:
+    """An error object inside a 200."""
+    from semroute_service.backends.http import classify
+
+    code = error.get("code") if isinstance(error, dict) else None
+    status = code if isinstance(code, int) and 400 <= code < 600 else 500
+    return BackendError(classify(status, json.dumps(error)), "an error inside the stream")
+
+
+def request_body(request: ChatRequest, provider: Provider) -> dict[str, Any]:
+    """The JSON body. What the caller left unset is not sent."""
+    options = request.options
+    sampling = options.sampling
+    body: dict[str, Any] = {
+        "model": request.model.id,
+        "messages": [entry for message in request.messages for entry in _messages(message)],
+        "stream": True,
+    }
+    if provider.stream_options:
+        body["stream_options"] = {"include_usage": True}
+    if sampling.temperature is not None:
+        body["temperature"] = sampling.temperature
+    if sampling.top_p is not None:
+        body["top_p"] = sampling.top_p
+    if sampling.max_tokens is not None:
+        body[provider.max_tokens_field] = sampling.max_tokens
+    if sampling.stop:
+        body["stop"] = list(sampling.stop)
+    if sampling.seed is not None:
+        body["seed"] = sampling.seed
+    return body | _tools(options) | _format(options)
+
+
+def _tools(options: Options) -> dict[str, Any]:
+    if not options.tools:
+        return {}
+    functions = [
+        {"name": t.name, "description": t.description, "parameters": t.parameters}
+        for t in options.tools
+    ]
+    body: dict[str, Any] = {"tools": [{"type": "function", "function": f} for f in functions]}
+    match options.tool_choice:
+        case NamedTool(name):
+            body["tool_choice"] = {"type": "function", "function": {"name": name}}
+        case None:
+            pass
+        case choice:
+            body["tool_choice"] = choice.value
+    return body
+
+
+def _format(options: Options) -> dict[str, Any]:
+    wanted = options.response_format
+    if wanted is None:
+        return {}
+    if wanted.schema is None:
+        return {"response_format": {"type": "json_object"}}
+    schema = {"name": wanted.name, "schema": wanted.schema, "strict": wanted.strict}
+    return {"response_format": {"type": "json_schema", "json_schema": schema}}
+
+
+def _messages(message: Message) -> list[dict[str, Any]]:
+    """One message, or one for each tool result it holds."""
+    if message.role is Role.TOOL:
+        return [
+            {"role": "tool", "tool_call_id": part.tool_call_id, "content": part.text}
+            for part in message.parts
+            if isinstance(part, ToolResult)
+        ]
+    entry: dict[str, Any] = {"role": message.role.value}
+    spoken = [p for p in message.parts if isinstance(p, str | Image)]
+    if any(isinstance(p, Image) for p in spoken):
+        entry["content"] = [_content(part) for part in spoken]
+    else:
+        entry["content"] = message.text
+    calls = [p for p in message.parts if isinstance(p, ToolCall)]
+    if calls:
+        entry["content"] = entry["content"] or None
+        entry["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in calls
+        ]
+    return [entry]
+
+
+def _content(part: Part) -> dict[str, Any]:
+    if isinstance(part, Image):
+        encoded = base64.b64encode(part.data).decode()
+        url = part.url or f"data:{part.media_type};base64,{encoded}"
+        return {"type": "image_url", "image_url": {"url": url}}
+    return {"type": "text", "text": part}

@@ -1,0 +1,220 @@
+"""The ``semroute`` command.
+
+Client commands need the base install only, so nothing heavy is imported before a command asks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_EXAMPLES = """\
+examples:
+  semroute serve                                   start the router on 127.0.0.1:50051
+  semroute decide "Fix this Snakemake rule"        which model would answer, and why
+  semroute complete "What is a Bloom filter?"      the answer, streamed as it comes
+  semroute decide --batch in.jsonl --out out.jsonl many decisions for a pipeline
+  semroute check                                   are my profiles and utterances right?
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 1 failed, 2 wrong usage."""
+    options = parser().parse_args(arguments)
+    if not hasattr(options, "run"):
+        parser().print_help()
+        return 2
+    module, _, function = options.run.partition(":")
+    try:
+        command = getattr(importlib.import_module(f"semroute_service.cli.{module}"), function)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("semroute"):
+            raise
+        _say(f"{options.command} needs the server's parts ({error.name} is missing)")
+        _say("install them: pip install 'semroute[server]'")
+        return 1
+    try:
+        return int(command(options))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="semroute",
+        description="Route queries to language models by task, tier and governance.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    _serve(commands.add_parser("serve", help="start the router"))
+    _decide(commands.add_parser("decide", help="ask which model would answer, and why"))
+    _complete(commands.add_parser("complete", help="have a query answered, streamed"))
+    _check(commands.add_parser("check", help="check profiles and utterances"))
+    _init(commands.add_parser("init", help="copy starter profiles and utterances here"))
+    _evaluate(commands.add_parser("evaluate", help="measure the classifier on known queries"))
+    demo = commands.add_parser("demo", help="start a server, route a few queries, stop it")
+    demo.set_defaults(run="demo:demo")
+    return top
+
+
+def _serve(command: argparse.ArgumentParser) -> None:
+    command.description = "Start the router. It prints 'serving on HOST:PORT' when it is ready."
+    _folders(command)
+    command.add_argument(
+        "--profile",
+        default=os.environ.get("SEMROUTE_PROFILE", "development"),
+        metavar="NAME",
+        help="the active profile (SEMROUTE_PROFILE; default: development)",
+    )
+    command.add_argument(
+        "--listen",
+        default=os.environ.get("SEMROUTE_LISTEN", "127.0.0.1:50051"),
+        metavar="HOST:PORT",
+        help="where to listen; port 0 takes a free one (SEMROUTE_LISTEN; default: %(default)s)",
+    )
+    command.add_argument(
+        "--encoder",
+        default=os.environ.get("SEMROUTE_ENCODER", ""),
+        metavar="E",
+        help="auto, bundled, hashing, a folder or a hub id; overrides the profiles' "
+        "(SEMROUTE_ENCODER)",
+    )
+    command.add_argument(
+        "--home",
+        default=os.environ.get("SEMROUTE_HOME", ""),
+        metavar="DIR",
+        help="where artifacts and the ledger lie (SEMROUTE_HOME; default: the user's cache)",
+    )
+    command.add_argument(
+        "--log-level",
+        default=os.environ.get("SEMROUTE_LOG_LEVEL", "info"),
+        choices=["debug", "info", "warning", "error"],
+        help="how much to log, to standard error (SEMROUTE_LOG_LEVEL; default: info)",
+    )
+    command.set_defaults(run="serve:serve")
+
+
+def _decide(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Ask a running server for a decision. No backend is called and nothing is spent."
+    )
+    command.add_argument("query", nargs="?", help="the query; - reads standard input")
+    _asking(command)
+    command.add_argument(
+        "--explain", action="store_true", help="show the evidence and every candidate"
+    )
+    command.add_argument(
+        "--batch",
+        metavar="IN",
+        help="decide every line of IN: a JSON object with query and, if wanted, profile, tenant, "
+        "region, sensitivity, local_only, model; or a JSON string",
+    )
+    command.add_argument("--out", metavar="OUT", help="where the batch's results go, one a line")
+    command.set_defaults(run="ask:decide")
+
+
+def _complete(command: argparse.ArgumentParser) -> None:
+    command.description = "Have a running server answer a query; the text comes as it is made."
+    command.add_argument("query", nargs="?", help="the query; - reads standard input")
+    _asking(command)
+    command.add_argument("--system", metavar="TEXT", help="instructions to the model")
+    command.add_argument("--max-tokens", type=int, metavar="N", help="the most tokens to generate")
+    command.add_argument("--temperature", type=float, metavar="T", help="between 0 and 2")
+    command.set_defaults(run="ask:complete")
+
+
+def _check(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Read every profile and utterance file as the server would; report each mistake with "
+        "file, line and key."
+    )
+    _folders(command)
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run="files:check")
+
+
+def _init(command: argparse.ArgumentParser) -> None:
+    command.description = "Copy the starter profiles and utterances; nothing is overwritten."
+    command.add_argument("folder", nargs="?", default=".", help="where to (default: here)")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run="files:init")
+
+
+def _evaluate(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Measure the classifier. FILE has one JSON object a line: query, task ('none' is out of "
+        "scope) and, where known, tier (low, medium, high) and acceptable (further tasks)."
+    )
+    command.add_argument("file", metavar="FILE", help="the queries, JSONL")
+    command.add_argument(
+        "--utterances",
+        default=os.environ.get("SEMROUTE_UTTERANCES", ""),
+        metavar="DIR",
+        help="the utterances to classify by (SEMROUTE_UTTERANCES; default: ./utterances)",
+    )
+    command.add_argument(
+        "--encoder",
+        default=os.environ.get("SEMROUTE_ENCODER", "auto"),
+        metavar="E",
+        help="auto, bundled, hashing, a folder or a hub id (default: %(default)s)",
+    )
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run="evaluate:evaluate")
+
+
+def _folders(command: argparse.ArgumentParser) -> None:
+    for name in ("profiles", "utterances"):
+        command.add_argument(
+            f"--{name}",
+            default=os.environ.get(f"SEMROUTE_{name.upper()}", ""),
+            metavar="DIR",
+            help=f"the folder of {name} (SEMROUTE_{name.upper()}; default: ./{name}, or the "
+            "built-in ones where there is none)",
+        )
+
+
+def _asking(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--server",
+        default=os.environ.get("SEMROUTE_ADDRESS", "127.0.0.1:50051"),
+        metavar="HOST:PORT",
+        help="the server to ask (SEMROUTE_ADDRESS; default: %(default)s)",
+    )
+    command.add_argument("--profile", default="", metavar="NAME", help="a profile by name")
+    command.add_argument("--model", default="", metavar="NAME", help="a model of the profile")
+    command.add_argument("--tenant", default="", metavar="NAME", help="who asks")
+    command.add_argument(
+        "--region", default="", metavar="R", help="the region that the data must stay in"
+    )
+    command.add_argument(
+        "--sensitivity",
+        choices=["public", "internal", "confidential", "restricted"],
+        help="how carefully the data must be handled",
+    )
+    command.add_argument(
+        "--local-only", action="store_true", help="no model outside the building may see it"
+    )
+    command.add_argument("--objective", choices=["cost"], help="what to prefer among candidates")
+    command.add_argument(
+        "--max-cost", type=float, metavar="USD", help="the most that the request may cost"
+    )
+    command.add_argument("--session", default="", metavar="ID", help="a session id")
+    command.add_argument(
+        "--timeout", type=float, default=60.0, metavar="S", help="seconds (default: %(default)s)"
+    )
+    command.add_argument("--json", action="store_true", help="print JSON, one object a line")
+
+
+def _say(text: str) -> None:
+    print(f"semroute: {text}", file=sys.stderr)

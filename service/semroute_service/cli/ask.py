@@ -1,0 +1,227 @@
+"""``decide`` and ``complete``: what clients do. Needs the base install only."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from semroute import RouterError, SyncRouterClient
+from semroute.v1 import router_pb2 as pb
+
+from semroute_service.cli import output
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+_BATCH = 100
+_KEYS = {
+    "query", "profile", "model", "tenant", "region", "sensitivity", "local_only",
+    "objective", "max_cost", "session_id",
+}  # fmt: skip
+_NANO = 1_000_000_000
+
+
+def decide(options: argparse.Namespace) -> int:
+    """One decision, or a batch of them."""
+    if bool(options.batch) == bool(options.query):
+        return output.fail("give a query, or --batch IN --out OUT")
+    if options.batch:
+        if not options.out:
+            return output.fail("--batch needs --out OUT")
+        return _decide_batch(options)
+    try:
+        with SyncRouterClient(options.server) as client:
+            decision = client.decide(
+                _text(options.query),
+                profile=options.profile,
+                caller=_caller(vars(options)),
+                preferences=_preferences(vars(options)),
+                session_id=options.session,
+                timeout=options.timeout,
+            )
+    except RouterError as error:
+        return _failed(error, options)
+    if options.json:
+        output.print_json(output.as_dict(decision))
+    else:
+        output.print_decision(decision, explain=options.explain)
+    return 0
+
+
+def complete(options: argparse.Namespace) -> int:
+    """An answer, printed as it comes; what is said of it goes to standard error."""
+    if not options.query:
+        return output.fail("give a query, or - to read standard input")
+    messages = [pb.Message(role=pb.ROLE_USER, text=_text(options.query))]
+    if options.system:
+        messages.insert(0, pb.Message(role=pb.ROLE_SYSTEM, text=options.system))
+    sampling = pb.Sampling(max_tokens=options.max_tokens, temperature=options.temperature)
+    try:
+        with (
+            SyncRouterClient(options.server) as client,
+            client.complete(
+                messages,
+                profile=options.profile,
+                caller=_caller(vars(options)),
+                preferences=_preferences(vars(options)),
+                session_id=options.session,
+                sampling=sampling,
+                timeout=options.timeout,
+            ) as answer,
+        ):
+            for delta in answer:
+                if options.json:
+                    output.print_json({"delta": output.as_dict(delta)})
+                else:
+                    print(delta.text, end="", flush=True)
+    except RouterError as error:
+        if not options.json:
+            print()
+        return _failed(error, options)
+    assert answer.decision
+    assert answer.finish
+    if options.json:
+        output.print_json({"decision": output.as_dict(answer.decision)})
+        output.print_json({"finish": output.as_dict(answer.finish)})
+    else:
+        finish = answer.finish
+        reason = pb.FinishReason.Name(finish.reason).removeprefix("FINISH_REASON_").lower()
+        cost = finish.cost_nano_usd / _NANO
+        print()
+        print(
+            f"[{finish.model} on {finish.backend}; {reason}; "
+            f"{finish.usage.completion_tokens} tokens; {cost:.6f} USD]",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _decide_batch(options: argparse.Namespace) -> int:
+    """Every line of the input has one line in the output, in order; the file appears whole."""
+    try:
+        lines = Path(options.batch).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        return output.fail(f"{options.batch}: {error}")
+    items = [_item(line, options) for line in lines if line.strip()]
+    out = Path(options.out)
+    failed = 0
+    try:
+        with (
+            SyncRouterClient(options.server) as client,
+            tempfile.NamedTemporaryFile(
+                "w", encoding="utf-8", dir=out.parent, prefix=f".{out.name}-", delete=False
+            ) as file,
+        ):
+            try:
+                for done, row in enumerate(_rows(client, items, options.timeout), 1):
+                    failed += "error" in row
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    _progress(done, len(items))
+            except BaseException:
+                os.unlink(file.name)
+                raise
+        os.replace(file.name, out)
+    except RouterError as error:
+        return _failed(error, options)
+    except OSError as error:
+        return output.fail(f"{options.out}: {error.strerror}")
+    if options.json:
+        output.print_json({"decided": len(items) - failed, "failed": failed})
+    else:
+        print(f"{len(items) - failed} decided, {failed} failed: {options.out}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _rows(
+    client: SyncRouterClient, items: list[dict[str, Any]], timeout: float
+) -> Iterator[dict[str, Any]]:
+    for start in range(0, len(items), _BATCH):
+        chunk = items[start : start + _BATCH]
+        requests = [_request(item) for item in chunk if "error" not in item]
+        results = iter(client.batch_decide(requests, timeout=timeout) if requests else [])
+        for item in chunk:
+            if "error" in item:
+                yield item
+                continue
+            result = next(results)
+            if isinstance(result, RouterError):
+                yield {"query": item["query"], "error": output.error_dict(result)}
+            else:
+                yield {"query": item["query"], **output.row_of(result)}
+
+
+def _item(line: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One line of a batch; what it leaves out comes from the command line."""
+    defaults = {key: vars(options).get(key) for key in _KEYS - {"query"}}
+    try:
+        item = json.loads(line)
+        if isinstance(item, str):
+            item = {"query": item}
+        if not isinstance(item, dict) or not isinstance(item.get("query"), str):
+            raise ValueError('must be a JSON string, or an object with "query"')
+        unknown = sorted(item.keys() - _KEYS)
+        if unknown:
+            raise ValueError(f"unknown key {unknown[0]}; known: {', '.join(sorted(_KEYS))}")
+        merged = {**defaults, "session_id": options.session, **item}
+        _request(merged)
+    except (ValueError, TypeError) as error:
+        reason = {"code": "INVALID_ARGUMENT", "reason": "INVALID_REQUEST", "message": str(error)}
+        return {"query": line, "error": reason}
+    return merged
+
+
+def _request(item: dict[str, Any]) -> pb.DecideRequest:
+    return pb.DecideRequest(
+        query=pb.Query(
+            messages=[pb.Message(role=pb.ROLE_USER, text=item["query"])],
+            caller=_caller(item),
+            session_id=item.get("session_id") or "",
+        ),
+        profile=item.get("profile") or "",
+        preferences=_preferences(item),
+    )
+
+
+def _caller(item: dict[str, Any]) -> pb.Caller:
+    word = (item.get("sensitivity") or "unspecified").upper()
+    return pb.Caller(
+        tenant=item.get("tenant") or "",
+        region=item.get("region") or "",
+        sensitivity=pb.Sensitivity.Value(f"SENSITIVITY_{word}"),
+        local_only=bool(item.get("local_only")),
+    )
+
+
+def _preferences(item: dict[str, Any]) -> pb.Preferences:
+    max_cost = item.get("max_cost")
+    word = (item.get("objective") or "unspecified").upper()
+    return pb.Preferences(
+        model=item.get("model") or "",
+        objective=pb.Objective.Value(f"OBJECTIVE_{word}"),
+        max_cost_nano_usd=None if max_cost is None else round(max_cost * _NANO),
+        explain=bool(item.get("explain")),
+    )
+
+
+def _text(argument: str) -> str:
+    return sys.stdin.read() if argument == "-" else argument
+
+
+def _failed(error: RouterError, options: argparse.Namespace) -> int:
+    if options.json:
+        output.print_json({"error": output.error_dict(error)})
+        return 1
+    text = output.describe(error)
+    if not error.reason and error.code.name == "UNAVAILABLE":
+        text = f"no server answers at {options.server}; start one: semroute serve"
+    return output.fail(text)
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty() and (done == total or done % _BATCH == 0):
+        print(f"\r{done} of {total}", end="\n" if done == total else "", file=sys.stderr)

@@ -1,0 +1,84 @@
+"""``evaluate``: how good is the classifier on queries whose task is known?"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from semroute_classifier.classifier import Classifier
+from semroute_classifier.documents import ConfigError
+from semroute_classifier.encoders import EncoderError, load_encoder
+from semroute_classifier.evaluation import evaluate as measure
+from semroute_classifier.evaluation import load_examples
+from semroute_classifier.utterances import load_utterances
+
+from semroute_service.cli import output
+from semroute_service.cli.files import folder
+
+if TYPE_CHECKING:
+    import argparse
+
+_FIGURES = {
+    "accuracy": "best task right, in scope, abstention ignored",
+    "lenient_accuracy": "the same, further acceptable tasks counted",
+    "coverage": "in scope and matched",
+    "selective_accuracy": "right among those matched",
+    "abstain_precision": "out of scope among those defaulted",
+    "abstain_recall": "defaulted among those out of scope",
+    "auroc": "in scope against out of scope, by confidence",
+    "tier_accuracy": "tier right, in scope",
+    "tier_macro_f1": "the tiers' mean F1",
+    "ece": "calibration error of the confidence; 0 is best",
+}
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Build a classifier, measure it, print the figures."""
+    try:
+        examples = load_examples(Path(options.file))
+        utterances = load_utterances(folder("utterances", options.utterances))
+        encoder = load_encoder(options.encoder)
+        start = time.perf_counter()
+        classifier = Classifier.build(utterances, encoder, progress=_progress)
+        build_seconds = round(time.perf_counter() - start, 2)
+    except (ConfigError, EncoderError) as error:
+        return output.fail(str(error))
+    figures = {**measure(classifier, examples), "build_seconds": build_seconds}
+    if options.json:
+        output.print_json(figures)
+    else:
+        _print(figures, len(utterances.utterances))
+    return 0
+
+
+def _print(figures: dict[str, Any], utterances: int) -> None:
+    print(f"{figures['n']} queries, {utterances} utterances, encoder {figures['encoder']}\n")
+    for name, meaning in _FIGURES.items():
+        value = figures[name]
+        print(f"{name:<20}{'-' if value is None else f'{value:.3f}':>7}   {meaning}")
+    latency = figures["latency_ms"]
+    print(f"{'latency':<20}{latency['p50']:>7.1f}   ms at p50, {latency['p95']:.1f} at p95")
+    print(f"{'build':<20}{figures['build_seconds']:>7.1f}   s\n")
+    _print_confusion(figures["confusion"])
+
+
+def _print_confusion(confusion: dict[str, dict[str, int]]) -> None:
+    """Rows are right, columns are said; a task is known by its number."""
+    labels = sorted(confusion.keys() | {said for row in confusion.values() for said in row})
+    if len(labels) > 24:
+        return
+    width = max(len(label) for label in labels)
+    print(" " * (width + 5) + "".join(f"{i:>5}" for i in range(1, len(labels) + 1)))
+    for i, label in enumerate(labels, 1):
+        row = confusion.get(label, {})
+        cells = "".join(f"{row.get(other) or '.':>5}" for other in labels)
+        print(f"{i:>3}. {label:<{width}}{cells}")
+    print("\nrows: the right task; columns: what was said; none: sent to the default row")
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        end = "\n" if done == total else ""
+        print(f"\rembedding utterances: {done} of {total}", end=end, file=sys.stderr, flush=True)

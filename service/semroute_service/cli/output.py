@@ -1,0 +1,145 @@
+"""What commands print. Errors go to standard error, results to standard output."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.json_format import MessageToDict
+from semroute.v1 import router_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from google.protobuf.message import Message
+    from semroute import RouterError
+
+
+def fail(message: str) -> int:
+    """Say what went wrong; returns the exit status."""
+    print(f"semroute: {message}", file=sys.stderr)
+    return 1
+
+
+def describe(error: RouterError) -> str:
+    """A failed call for people, one line for each violation."""
+    lines = [f"{error.reason or error.code.name}: {error.message}"]
+    if error.violations and error.reason != "INVALID_REQUEST":
+        lines = [f"{error.reason}:"] + [
+            f"  {v.subject}: {v.description}" + (f" (rule {v.rule})" if v.rule else "")
+            for v in error.violations
+        ]
+    if error.retry_after is not None:
+        lines.append(f"  try again in {error.retry_after:g} s")
+    return "\n".join(lines)
+
+
+def error_dict(error: RouterError) -> dict[str, Any]:
+    """A failed call for machines."""
+    return {
+        "code": error.code.name,
+        "reason": error.reason,
+        "message": error.message,
+        "violations": [
+            {"subject": v.subject, "description": v.description, "rule": v.rule}
+            for v in error.violations
+        ],
+        "retry_after": error.retry_after,
+    }
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
+def as_dict(message: Message) -> dict[str, Any]:
+    """A message under its contract's own field names."""
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def tier_word(tier: int) -> str:
+    return "-" if not tier else pb.Tier.Name(tier).removeprefix("TIER_").lower()
+
+
+def row_of(decision: pb.Decision) -> dict[str, Any]:
+    """A decision in brief, as batches write it."""
+    verdict = decision.classification
+    chosen = next(c for c in decision.candidates if c.model == decision.model)
+    return {
+        "task": verdict.task or None,
+        "tier": tier_word(verdict.tier) if verdict.tier else None,
+        "confidence": round(verdict.confidence, 4),
+        "matched": verdict.basis == pb.BASIS_MATCHED,
+        "profile": decision.profile,
+        "model": decision.model,
+        "backend": decision.backend,
+        "local": chosen.local,
+        "fallback_chain": list(decision.fallback_chain),
+        "reason": decision.reason,
+        "id": decision.id,
+    }
+
+
+def print_decision(decision: pb.Decision, *, explain: bool = False) -> None:
+    """A decision for people."""
+    verdict = decision.classification
+    tier = tier_word(verdict.tier)
+    lines = [
+        (
+            "task",
+            f"{verdict.task or 'none of them'}   tier {tier}   confidence {verdict.confidence:.2f}",
+        ),
+        ("model", f"{decision.model} on {decision.backend}"),
+        ("behind it", ", ".join(decision.fallback_chain) or "nothing"),
+        ("why", decision.reason),
+    ]
+    if explain:
+        lines += [
+            ("profile", f"{decision.profile} (revision {decision.profile_revision})"),
+            ("encoder", f"{decision.encoder} (utterances {decision.utterances_revision})"),
+            (
+                "took",
+                f"{decision.elapsed.total.ToMicroseconds() / 1000:.1f} ms, "
+                f"{decision.elapsed.embed.ToMicroseconds() / 1000:.1f} ms of it embedding",
+            ),
+        ]
+    for name, text in lines:
+        _print_wrapped(f"{name:<10} ", text)
+    if explain:
+        print("\ncandidates")
+        rows = [
+            [c.model, "local" if c.local else "cloud", c.rule or "admitted", c.reason]
+            for c in decision.candidates
+        ]
+        print_table(["model", "where", "ruling", "reason"], rows)
+        print("\nnearest utterances")
+        matches = [
+            [f"{m.similarity:.2f}", m.task, tier_word(m.tier), m.utterance] for m in verdict.matches
+        ]
+        print_table(["cosine", "task", "tier", "utterance"], matches)
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Columns as wide as they need; the last one wraps at the terminal's edge."""
+    table = [list(head), *(list(row) for row in rows)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(head) - 1)]
+    for number, row in enumerate(table):
+        start = "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=False))
+        _print_wrapped(start, row[-1])
+        if number == 0:
+            print("─" * min(_columns(), sum(widths) + 2 * len(widths) + len(row[-1]) + 30))
+
+
+def _print_wrapped(start: str, text: str) -> None:
+    room = max(24, _columns() - len(start))
+    wrapped = textwrap.wrap(" ".join(text.split()), room) or [""]
+    print((start + wrapped[0]).rstrip())
+    for line in wrapped[1:]:
+        print(" " * len(start) + line)
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size((110, 24)).columns

@@ -1,0 +1,201 @@
+"""Who may answer: every candidate passes the same rules, wherever it comes from.
+
+A rule is a small function with a name: it looks at one candidate and the request and returns the
+reason for a denial, or None. A rule that cannot be evaluated denies. The first rule that denies
+is the one reported. Nothing reaches a backend without a fresh ``screen``: not a first choice, not
+a fallback, not a model that the caller names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from semroute_service.decision import Candidate
+from semroute_service.query import Capability, Sensitivity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from semroute_service.profile import Model, Profile, Route
+    from semroute_service.query import Caller
+
+DEFAULT_OUTPUT_TOKENS = 1024
+"""What an answer is assumed to cost at most where nobody says how long it may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Everything a rule may ask about, with the facts as they are at this moment.
+
+    Money is in nano-USD; ``budget_left`` is None where the profile has no monthly limit.
+    """
+
+    profile: Profile
+    route: Route
+    caller: Caller
+    needs: frozenset[Capability]
+    prompt_tokens: int
+    max_tokens: int | None
+    max_cost: int | None
+    budget_left: int | None
+    has_credentials: Callable[[Model], bool]
+    is_absent: Callable[[Model], bool]
+
+    @property
+    def sensitivity(self) -> Sensitivity | None:
+        """The caller's, or the profile's default; None restricts nothing."""
+        return self.caller.sensitivity or self.profile.default_sensitivity
+
+    def estimate(self, model: Model) -> int | None:
+        """The most that this request is expected to cost with ``model``; None if unknown."""
+        price = model.effective_price
+        tokens = self.max_tokens or DEFAULT_OUTPUT_TOKENS
+        return None if price is None else price.cost(self.prompt_tokens, tokens)
+
+
+Rule: TypeAlias = "Callable[[Candidate, Context], str | None]"
+
+RULES: dict[str, Rule] = {}
+"""Every rule by name, in the order in which they are asked."""
+
+
+def rule(function: Rule) -> Rule:
+    """Register ``function`` under its own name."""
+    RULES[function.__name__] = function
+    return function
+
+
+def screen(models: Iterable[tuple[Model, bool]], context: Context) -> tuple[Candidate, ...]:
+    """Rule on every (model, is it a fallback), keeping the order."""
+    return tuple(judge(Candidate(model, fallback), context) for model, fallback in models)
+
+
+def judge(candidate: Candidate, context: Context) -> Candidate:
+    """``candidate`` with a fresh ruling; whatever ruling it had before counts for nothing."""
+    estimate = context.estimate(candidate.model)
+    for name, denies in RULES.items():
+        reason = denies(candidate, context)
+        if reason is not None:
+            return replace(candidate, rule=name, reason=reason, estimated_cost=estimate)
+    return replace(candidate, rule="", reason="", estimated_cost=estimate)
+
+
+@rule
+def local_only(candidate: Candidate, context: Context) -> str | None:
+    """The caller wants nothing to leave the building."""
+    if context.caller.local_only and not candidate.model.local:
+        return "the caller allows local models only"
+    return None
+
+
+@rule
+def allow_cloud(candidate: Candidate, context: Context) -> str | None:
+    """The row, and through it the profile, says whether queries may leave the building."""
+    if candidate.model.local or context.route.allow_cloud:
+        return None
+    why = context.route.local_only_reason
+    if why:
+        return f"the row {context.route.task} stays in the building: {why}"
+    if not context.profile.allow_cloud:
+        return f"the profile {context.profile.name} does not allow the cloud"
+    return f"the row {context.route.task} does not allow the cloud"
+
+
+@rule
+def fallback_to_cloud(candidate: Candidate, context: Context) -> str | None:
+    """A row may keep its fallbacks at home while its first choice may leave."""
+    if not candidate.is_fallback or candidate.model.local or context.route.fallback_to_cloud:
+        return None
+    return f"the row {context.route.task} does not fall back to the cloud"
+
+
+@rule
+def residency(candidate: Candidate, context: Context) -> str | None:
+    """Data that must stay in a region goes only where the region is known and the same."""
+    wanted = context.caller.region.casefold()
+    if not wanted:
+        return None
+    region = candidate.model.backend.region.casefold()
+    if not region:
+        return f"the region of {candidate.model.backend.name} is not declared; {wanted} is required"
+    if region == wanted or region.startswith(f"{wanted}-"):
+        return None
+    return f"{candidate.model.backend.name} stands in {region}; {wanted} is required"
+
+
+@rule
+def sensitivity(candidate: Candidate, context: Context) -> str | None:
+    """Data goes only where the clearance is at least its sensitivity."""
+    needed, has = context.sensitivity, candidate.model.backend.clearance
+    if needed is None or has >= needed:
+        return None
+    return (
+        f"{candidate.model.backend.name} is cleared for {has.name.lower()} data, "
+        f"not {needed.name.lower()}"
+    )
+
+
+@rule
+def capability(candidate: Candidate, context: Context) -> str | None:
+    """The model can do what the request needs; what it does not declare it cannot do."""
+    missing = sorted(context.needs - candidate.model.capabilities)
+    return f"{candidate.model.name} does not declare {', '.join(missing)}" if missing else None
+
+
+@rule
+def context_length(candidate: Candidate, context: Context) -> str | None:
+    """The conversation and the answer fit; an undeclared context is not screened."""
+    window = candidate.model.context
+    if window is None or Capability.CHAT not in context.needs:
+        return None
+    wanted = context.prompt_tokens + (context.max_tokens or 0)
+    if wanted <= window:
+        return None
+    return f"about {wanted} tokens do not fit into the context of {window}"
+
+
+@rule
+def max_cost(candidate: Candidate, context: Context) -> str | None:
+    """No request costs more than the profile or the caller allows."""
+    if context.max_cost is None:
+        return None
+    estimate = context.estimate(candidate.model)
+    if estimate is None:
+        return f"the price of {candidate.model.name} is not known, and the cost is limited"
+    if estimate <= context.max_cost:
+        return None
+    return f"would cost up to {_usd(estimate)}; the limit is {_usd(context.max_cost)}"
+
+
+@rule
+def monthly_limit(candidate: Candidate, context: Context) -> str | None:
+    """The profile's month has enough money left."""
+    if context.budget_left is None or candidate.model.effective_price is None:
+        unknown = context.budget_left is not None
+        return f"the price of {candidate.model.name} is not known" if unknown else None
+    estimate = context.estimate(candidate.model) or 0
+    if not estimate or estimate <= context.budget_left:
+        return None
+    return f"would cost up to {_usd(estimate)}; {_usd(context.budget_left)} is left this month"
+
+
+@rule
+def no_credentials(candidate: Candidate, context: Context) -> str | None:
+    """A provider that needs a key is of no use without one."""
+    if context.has_credentials(candidate.model):
+        return None
+    names = " or ".join(candidate.model.backend.provider.key_env)
+    return f"{names} is not set"
+
+
+@rule
+def not_running(candidate: Candidate, context: Context) -> str | None:
+    """An optional backend counts only while it answers."""
+    if not context.is_absent(candidate.model):
+        return None
+    return f"nothing answers at {candidate.model.backend.url}"
+
+
+def _usd(nano: int) -> str:
+    return f"{nano / 1e9:.6f}".rstrip("0").rstrip(".") + " USD"

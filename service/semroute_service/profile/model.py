@@ -1,0 +1,139 @@
+"""A profile as the program uses it: resolved, complete, immutable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from semroute_classifier.utterances import Tier
+
+from semroute_service.query import Capability, Sensitivity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from semroute_service.profile.providers import Provider
+
+DEFAULT_ROUTE = "default"
+"""The row for tasks without one of their own and for queries near to nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Nano-USD per million tokens, so that published prices are exact integers."""
+
+    input: int
+    output: int
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> int:
+        """Nano-USD for so many tokens, rounded up."""
+        return -(-(prompt_tokens * self.input + completion_tokens * self.output) // 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """An endpoint that can stream an answer. ``region`` and ``url`` are empty where unknown."""
+
+    name: str
+    provider: Provider
+    url: str
+    local: bool
+    region: str
+    clearance: Sensitivity
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that a profile names.
+
+    ``id`` is sent as written; empty means the first model that the backend lists. ``price`` is
+    None where it is not known; a local model without one costs nothing.
+    """
+
+    name: str
+    id: str
+    backend: Backend
+    capabilities: frozenset[Capability]
+    context: int | None = None
+    price: Price | None = None
+
+    @property
+    def local(self) -> bool:
+        return self.backend.local
+
+    @property
+    def effective_price(self) -> Price | None:
+        """The price, nothing for a local model without one, None where it cannot be known."""
+        return Price(0, 0) if self.price is None and self.local else self.price
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A row of a profile: candidates per tier, best first, and what stands behind them."""
+
+    task: str
+    tiers: Mapping[Tier, tuple[str, ...]]
+    fallback_chain: tuple[str, ...] = ()
+    allow_cloud: bool = False
+    fallback_to_cloud: bool = False
+    local_only_reason: str = ""
+    max_tokens: int | None = None
+    temperature: float | None = None
+
+    def primaries(self, tier: Tier | None) -> tuple[str, ...]:
+        """The candidates for ``tier``; one that the row lacks takes the next higher, then the
+        highest it has; None counts as MEDIUM."""
+        wanted = tier or Tier.MEDIUM
+        higher = [t for t in Tier if t >= wanted and t in self.tiers]
+        return self.tiers[higher[0] if higher else max(self.tiers)]
+
+
+@dataclass(frozen=True, slots=True)
+class Behavior:
+    """How backends are called. Seconds."""
+
+    prefer_local: bool = False
+    max_retries: int = 0
+    timeout_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Money, in nano-USD; None is no limit."""
+
+    max_per_request: int | None = None
+    monthly: int | None = None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A named policy. ``revision`` is a digest of the file's content."""
+
+    name: str
+    description: str
+    version: str
+    revision: str
+    encoder: str
+    models: Mapping[str, Model]
+    routes: Mapping[str, Route]
+    backends: Mapping[str, Backend]
+    behavior: Behavior = Behavior()
+    limits: Limits = Limits()
+    allow_cloud: bool = False
+    default_sensitivity: Sensitivity | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+    def route(self, task: str | None) -> Route:
+        """The row for ``task``, or the default row."""
+        return self.routes.get(task or DEFAULT_ROUTE, self.routes[DEFAULT_ROUTE])
+
+    def candidates(self, route: Route, tier: Tier | None) -> list[tuple[Model, bool]]:
+        """(model, is it a fallback) in the order written; ``prefer_local`` sorts the fallbacks."""
+        primaries = route.primaries(tier)
+        chain = [name for name in route.fallback_chain if name not in primaries]
+        if self.behavior.prefer_local:
+            chain.sort(key=lambda name: not self.models[name].local)
+        return [(self.models[name], False) for name in primaries] + [
+            (self.models[name], True) for name in chain
+        ]

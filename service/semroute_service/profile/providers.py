@@ -1,0 +1,71 @@
+"""The catalogue of providers: data that the package ships."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from semroute_classifier.documents import read_yaml
+
+from semroute_service.query import Capability
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Provider(BaseModel):
+    """Facts about one provider of models; what a backend needs to speak to it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = ""
+    name: str
+    protocol: Literal["openai_chat", "echo"]
+    url: str = ""
+    """Base URL; empty where only the profile can know it."""
+    url_env: str = ""
+    """Environment variable that overrides the base URL."""
+    locality: Literal["local", "cloud"]
+    region: str = ""
+    key_env: tuple[str, ...] = ()
+    """Environment variables that may hold the key; the first one set is used."""
+    key_required: bool = True
+    stream_options: bool = True
+    """Whether usage must be asked for with stream_options.include_usage."""
+    max_tokens_field: str = "max_tokens"
+    capabilities: frozenset[Capability] = frozenset()
+    """What every model of this provider can do, beside chat."""
+    docs: str = ""
+    verified: datetime.date | None = None
+
+    @property
+    def local(self) -> bool:
+        return self.locality == "local"
+
+    def key(self, environment: Mapping[str, str] = os.environ) -> str:
+        """The key, read when it is used; empty where none is set."""
+        return next((environment[name] for name in self.key_env if environment.get(name)), "")
+
+    def has_credentials(self, environment: Mapping[str, str] = os.environ) -> bool:
+        """Whether a call could be made at all."""
+        return not self.key_env or not self.key_required or bool(self.key(environment))
+
+
+class _Catalogue(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    providers: dict[str, Provider] = Field(min_length=1)
+
+
+@functools.cache
+def load_providers(path: Path = Path(__file__).with_name("providers.yaml")) -> dict[str, Provider]:
+    """Every provider by id; raises ``ConfigError`` where the file is wrong."""
+    catalogue = read_yaml(path).parse(_Catalogue)
+    return {
+        name: provider.model_copy(update={"id": name})
+        for name, provider in catalogue.providers.items()
+    }

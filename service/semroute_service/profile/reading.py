@@ -1,0 +1,382 @@
+"""From a profile's file to a profile, refusing whatever could not be served as written."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import os
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from semroute_classifier.documents import (
+    ConfigError,
+    Document,
+    Key,
+    Problem,
+    read_yaml,
+    suggest,
+)
+from semroute_classifier.utterances import TASK_NAME, Tier
+
+from semroute_service.profile.model import (
+    DEFAULT_ROUTE,
+    Backend,
+    Behavior,
+    Limits,
+    Model,
+    Price,
+    Profile,
+    Route,
+)
+from semroute_service.profile.providers import Provider, load_providers
+from semroute_service.profile.schema import (
+    BackendSpec,
+    ModelSpec,
+    ProfileSpec,
+    RouteSpec,
+    SensitivityWord,
+)
+from semroute_service.query import Capability, Sensitivity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+_NANO = 1_000_000_000
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+def load_profiles(
+    folder: Path,
+    tasks: Iterable[str] | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> dict[str, Profile]:
+    """Every ``*.yaml`` of ``folder`` by name; raises ``ConfigError`` with every problem.
+
+    With ``tasks``, a row for a task that has no utterances is a warning of its profile.
+    """
+    paths = sorted(p for p in folder.glob("*.y*ml") if p.suffix in {".yaml", ".yml"})
+    if not paths:
+        what = "holds no profile (<name>.yaml)" if folder.is_dir() else "is not a folder"
+        raise ConfigError([Problem(str(folder), 0, "", what)])
+    profiles: dict[str, Profile] = {}
+    problems: list[Problem] = []
+    for path in paths:
+        try:
+            profile = load_profile(path, tasks, environment)
+        except ConfigError as error:
+            problems.extend(error.problems)
+        else:
+            profiles[profile.name] = profile
+    if problems:
+        raise ConfigError(problems)
+    return profiles
+
+
+def load_profile(
+    path: Path,
+    tasks: Iterable[str] | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Profile:
+    """One profile; raises ``ConfigError`` with every problem found in it."""
+    document = read_yaml(path)
+    spec = document.parse(ProfileSpec)
+    return _Reading(document, spec, dict(environment)).profile(tasks)
+
+
+@dataclass
+class _Reading:
+    """One file on its way; gathers problems so that a person sees all of them at once."""
+
+    document: Document
+    spec: ProfileSpec
+    environment: dict[str, str]
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def profile(self, tasks: Iterable[str] | None) -> Profile:
+        spec, stem = self.spec, self.document.path.stem
+        if spec.name and spec.name != stem:
+            self._problem(("name",), f'is "{spec.name}" but the file is named "{stem}"')
+        if spec.behavior.enable_caching:
+            self._problem(("behavior", "enable_caching"), "answers are never cached; say false")
+        backends = {n: b for n, s in spec.backends.items() if (b := self._backend(n, s))}
+        models = {n: m for n, s in spec.models.items() if (m := self._model(n, s, backends))}
+        self._known_models(("fallback_chain",), spec.fallback_chain)
+        routes = {t: r for t, s in spec.routes.items() if (r := self._route(t, s, models))}
+        if DEFAULT_ROUTE not in spec.routes:
+            self._problem(
+                ("routes",), "has no default row; add one, such as default: {model: NAME}"
+            )
+        if self.problems:
+            raise ConfigError(self.problems)
+        self._warn_of_unknown_tasks(routes, tasks)
+        return Profile(
+            name=stem,
+            description=spec.description,
+            version=spec.version,
+            revision=hashlib.sha256(spec.model_dump_json().encode()).hexdigest()[:12],
+            encoder=spec.classifier.encoder,
+            models=models,
+            routes=routes,
+            backends={m.backend.name: m.backend for m in models.values()} | backends,
+            behavior=Behavior(
+                prefer_local=spec.behavior.prefer_local,
+                max_retries=spec.behavior.max_retries,
+                timeout_seconds=spec.behavior.timeout_seconds,
+            ),
+            limits=Limits(
+                max_per_request=_nano(spec.cost.max_per_request),
+                monthly=_nano(spec.cost.monthly_limit),
+            ),
+            allow_cloud=spec.governance.allow_cloud,
+            default_sensitivity=_sensitivity(spec.governance.default_sensitivity),
+            warnings=tuple(self.warnings),
+        )
+
+    def _problem(self, key: Key, message: str) -> None:
+        self.problems.append(self.document.problem(key, message))
+
+    def _warn(self, key: Key, message: str) -> None:
+        self.warnings.append(str(self.document.problem(key, message)))
+
+    def _backend(self, name: str, spec: BackendSpec) -> Backend | None:
+        key: Key = ("backends", name)
+        provider = self._provider((*key, "provider"), spec.provider)
+        if provider is None:
+            return None
+        url = self._url((*key, "url"), spec.url, provider)
+        local = provider.local and spec.locality != "cloud"
+        region = spec.region or provider.region
+        if local:
+            region = spec.region or self.spec.governance.region
+        clearance = _sensitivity(spec.clearance)
+        return Backend(
+            name=name,
+            provider=provider,
+            url=url,
+            local=local,
+            region=region,
+            # What stays in the building may see anything; what leaves it, only what is public.
+            clearance=clearance or (Sensitivity.RESTRICTED if local else Sensitivity.PUBLIC),
+            optional=spec.optional,
+        )
+
+    def _provider(self, key: Key, name: str) -> Provider | None:
+        providers = load_providers()
+        if name not in providers:
+            self._problem(key, f'there is no provider "{name}"{suggest(name, providers)}')
+            return None
+        return providers[name]
+
+    def _url(self, key: Key, written: str, provider: Provider) -> str:
+        url = self._expand(key, written) or self._own_url(provider)
+        if provider.protocol == "echo":
+            if written:
+                self._problem(key, "the built-in echo has no url")
+            return ""
+        if not url:
+            self._problem(key, f"is required: {provider.name} has no address of its own")
+            return ""
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            self._problem(key, f'"{url}" is no http or https address')
+        elif parts.username or parts.password:
+            self._problem(key, "must not hold a user or a password; keys come from the environment")
+        elif not provider.local and parts.scheme == "http" and not _is_loopback(parts.hostname):
+            self._problem(key, f"{provider.name} gets its key over https or loopback only")
+        return url.rstrip("/")
+
+    def _own_url(self, provider: Provider) -> str:
+        override = self.environment.get(provider.url_env, "") if provider.url_env else ""
+        if not override:
+            return provider.url
+        # OLLAMA_HOST and its like are a host, a host and port, or a whole address.
+        address = override if "://" in override else f"http://{override}"
+        parts = urlsplit(address)
+        default = urlsplit(provider.url)
+        port = parts.port or default.port
+        host = "127.0.0.1" if parts.hostname in {None, "0.0.0.0"} else parts.hostname  # noqa: S104
+        host = f"[{host}]" if host and ":" in host else host
+        return f"{parts.scheme}://{host}:{port}{parts.path.rstrip('/') or default.path}"
+
+    def _expand(self, key: Key, text: str) -> str:
+        def value(match: re.Match[str]) -> str:
+            name, default = match.groups()
+            found = self.environment.get(name) or default
+            if found is None:
+                self._problem(key, f"the environment variable {name} is not set")
+                return ""
+            return found
+
+        return _VARIABLE.sub(value, text)
+
+    def _model(self, name: str, spec: ModelSpec, backends: dict[str, Backend]) -> Model | None:
+        key: Key = ("models", name)
+        if bool(spec.backend) == bool(spec.provider):
+            self._problem(key, "names a backend or a provider, one of the two")
+            return None
+        if spec.provider:
+            backend = self._backend_of_provider(key, spec.provider)
+        elif spec.backend in backends:
+            backend = backends[spec.backend]
+        else:
+            backend = None
+            if spec.backend not in self.spec.backends:
+                hint = suggest(spec.backend, self.spec.backends)
+                self._problem((*key, "backend"), f'"{spec.backend}" is not declared{hint}')
+        if backend is None:
+            return None
+        if not spec.id and not backend.local:
+            self._problem((*key, "id"), "is required: the name that the provider knows")
+        return Model(
+            name=name,
+            id=spec.id,
+            backend=backend,
+            capabilities=_capabilities(spec, backend),
+            context=spec.context,
+            price=_price(spec),
+        )
+
+    def _backend_of_provider(self, key: Key, provider: str) -> Backend | None:
+        if provider in self.spec.backends:
+            hint = f"; write backend: {provider}"
+            self._problem((*key, "provider"), f"a backend has that name too{hint}")
+            return None
+        if self._provider((*key, "provider"), provider) is None:
+            return None
+        return self._backend(provider, BackendSpec(provider=provider))
+
+    def _known_models(self, key: Key, names: Iterable[str]) -> bool:
+        known = True
+        for i, name in enumerate(names):
+            if name not in self.spec.models:
+                self._problem(
+                    (*key, i), f'there is no model "{name}"{suggest(name, self.spec.models)}'
+                )
+                known = False
+        return known
+
+    def _route(self, task: str, spec: RouteSpec, models: dict[str, Model]) -> Route | None:
+        key: Key = ("routes", task)
+        if not TASK_NAME.fullmatch(task) or task == "none":
+            self._problem(key, f'"{task}" is no task name')
+        tiers = self._tiers(key, spec)
+        chain = self.spec.fallback_chain if spec.fallback_chain is None else spec.fallback_chain
+        known = self._known_models((*key, "fallback_chain"), spec.fallback_chain or ())
+        allow_cloud = self._narrowed(key, "allow_cloud", spec.allow_cloud, self._profile_allows)
+        fallback_to_cloud = self._narrowed(
+            key, "fallback_to_cloud", spec.fallback_to_cloud, allow_cloud
+        )
+        if not tiers or not known or not set(chain) <= set(models):
+            return None
+        route = Route(
+            task=task,
+            tiers=tiers,
+            fallback_chain=tuple(dict.fromkeys(chain)),
+            allow_cloud=allow_cloud,
+            fallback_to_cloud=fallback_to_cloud,
+            local_only_reason=spec.local_only_reason,
+            max_tokens=spec.max_tokens,
+            temperature=spec.temperature,
+        )
+        if all(name in models for names in tiers.values() for name in names):
+            self._check_reachable(key, route, models)
+        return route
+
+    @property
+    def _profile_allows(self) -> bool:
+        return self.spec.governance.allow_cloud
+
+    def _narrowed(self, key: Key, name: str, written: bool | None, outer: bool) -> bool:
+        """What a row says, or what it inherits; a row may only narrow."""
+        if written and not outer:
+            above = "governance.allow_cloud" if name == "allow_cloud" else "the row's allow_cloud"
+            self._problem((*key, name), f"widens what {above} allows, which is false")
+        return outer if written is None else written and outer
+
+    def _tiers(self, key: Key, spec: RouteSpec) -> dict[Tier, tuple[str, ...]]:
+        if bool(spec.model) == bool(spec.tiers):
+            self._problem(key, "gives a model or tiers, one of the two")
+            return {}
+        if spec.model:
+            if spec.model not in self.spec.models:
+                hint = suggest(spec.model, self.spec.models)
+                self._problem((*key, "model"), f'there is no model "{spec.model}"{hint}')
+                return {}
+            return dict.fromkeys(Tier, (spec.model,))
+        assert spec.tiers
+        lists = {
+            Tier.LOW: spec.tiers.low,
+            Tier.MEDIUM: spec.tiers.medium,
+            Tier.HIGH: spec.tiers.high,
+        }
+        if not any(lists.values()):
+            self._problem((*key, "tiers"), "lists no model; give low, medium or high")
+        known = [self._known_models((*key, "tiers", t.word), names) for t, names in lists.items()]
+        if not all(known):
+            return {}
+        return {tier: tuple(dict.fromkeys(names)) for tier, names in lists.items() if names}
+
+    def _check_reachable(self, key: Key, route: Route, models: dict[str, Model]) -> None:
+        """Refuse a row, in any of its tiers, that governance could never let anyone serve."""
+        fallbacks = [n for n in route.fallback_chain if models[n].local or route.fallback_to_cloud]
+        for tier, names in route.tiers.items():
+            never = [n for n in names if not models[n].local and not route.allow_cloud]
+            if len(never) == len(names) and not fallbacks:
+                self._problem(
+                    key,
+                    f"can never be served at tier {tier.word}: {', '.join(names)} would leave the "
+                    "building, which the row does not allow; name a local model or allow_cloud",
+                )
+                return
+        never_admitted = {
+            n
+            for names in route.tiers.values()
+            for n in names
+            if not models[n].local and not route.allow_cloud
+        }
+        for name in sorted(never_admitted):
+            self._warn(key, f"{name} would leave the building and is never admitted here")
+
+    def _warn_of_unknown_tasks(
+        self, routes: Mapping[str, Route], tasks: Iterable[str] | None
+    ) -> None:
+        if tasks is None:
+            return
+        known = {*tasks, DEFAULT_ROUTE}
+        for task in routes.keys() - known:
+            self._warn(("routes", task), f"no utterances teach this task{suggest(task, known)}")
+
+
+def _capabilities(spec: ModelSpec, backend: Backend) -> frozenset[Capability]:
+    if spec.kind == "embedding":
+        return spec.capabilities | {Capability.EMBEDDING}
+    if spec.kind == "guard":
+        return spec.capabilities
+    return spec.capabilities | backend.provider.capabilities | {Capability.CHAT}
+
+
+def _price(spec: ModelSpec) -> Price | None:
+    if spec.price is None:
+        return None
+    return Price(round(spec.price.input * _NANO), round(spec.price.output * _NANO))
+
+
+def _nano(usd: float | None) -> int | None:
+    return None if usd is None else round(usd * _NANO)
+
+
+def _sensitivity(word: SensitivityWord | None) -> Sensitivity | None:
+    return Sensitivity[word.upper()] if word else None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,273 @@
+"""The gRPC server: listens at once, is healthy when it is warm, drains when it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, TypeVar
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from semroute.v1 import profile_pb2, profile_pb2_grpc, router_pb2_grpc
+from semroute.v1 import router_pb2 as pb
+from semroute_classifier.utterances import load_utterances
+
+from semroute_service import wire
+from semroute_service.backends import BackendPool
+from semroute_service.classifying import ClassifierPool
+from semroute_service.errors import InvalidRequestError, NotReadyError, SemrouteError
+from semroute_service.ledger import Ledger
+from semroute_service.profile import ProfileStore, load_profiles
+from semroute_service.router import Router
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from semroute_service.decision import Decision
+    from semroute_service.router import Ask
+    from semroute_service.settings import Settings
+
+T = TypeVar("T")
+Context = grpc.aio.ServicerContext
+
+SERVICES = (
+    pb.DESCRIPTOR.services_by_name["RouterService"].full_name,
+    profile_pb2.DESCRIPTOR.services_by_name["ProfileService"].full_name,
+)
+_CHANNEL_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # a second server on the same port is an error, not a lottery
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 4),
+)
+_log = logging.getLogger(__name__)
+
+
+class Server:
+    """One server on one event loop.
+
+    Files are read when it is made, so a wrong one is told before anything listens; raises
+    ``ConfigError`` and ``UnknownProfileError``.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        utterances = load_utterances(settings.utterances)
+        profiles = load_profiles(settings.profiles, utterances.tasks)
+        self._profiles = ProfileStore(profiles, settings.profile)
+        self.warnings = (*utterances.warnings, *self._profiles.active.warnings)
+        self._utterances = utterances
+        self._health = health.aio.HealthServicer()
+        self._ready: asyncio.Future[Router] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._router: Router | None = None
+        self._stopping: asyncio.Task[None] | None = None
+
+    async def start(self) -> int:
+        """Listen, begin to warm up, and return the port; raises ``OSError`` if it is taken."""
+        settings = self.settings
+        ledger_path = settings.home / "ledger.sqlite3" if settings.home else None
+        self._router = Router(
+            self._profiles,
+            ClassifierPool(self._utterances, settings.home, settings.encoder),
+            BackendPool(),
+            Ledger(ledger_path),
+        )
+        self._ready = asyncio.get_running_loop().create_future()
+        limit = settings.max_message_bytes
+        options = (
+            *_CHANNEL_OPTIONS,
+            ("grpc.max_receive_message_length", limit),
+            ("grpc.max_send_message_length", limit),
+        )
+        self._grpc = grpc.aio.server(options=options)
+        router_pb2_grpc.add_RouterServiceServicer_to_server(_RouterServicer(self), self._grpc)
+        profile_pb2_grpc.add_ProfileServiceServicer_to_server(_ProfileServicer(self), self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._grpc)
+        try:
+            port = self._grpc.add_insecure_port(settings.listen)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {settings.listen}; is the port taken?") from error
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._grpc.start()
+        self._tasks.append(asyncio.create_task(self._warm_up(self._router, self._ready)))
+        return port
+
+    async def ready(self) -> Router:
+        """The router, once it is warm; raises what kept it from becoming so."""
+        if self._ready is None or self._stopping:
+            raise NotReadyError("the server is not running")
+        return await asyncio.shield(self._ready)
+
+    async def stop(self) -> None:
+        """Report NOT_SERVING first, then let calls finish for ``drain_seconds``, then end."""
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop())
+        await self._stopping
+
+    async def wait(self) -> None:
+        """Return when the server has ended."""
+        await self._grpc.wait_for_termination()
+
+    async def _stop(self) -> None:
+        await self._health.enter_graceful_shutdown()
+        await self._grpc.stop(self.settings.drain_seconds)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._ready and not self._ready.done():
+            self._ready.cancel()
+        if self._router:
+            await self._router.classifiers.close()
+            await self._router.backends.close()
+            await asyncio.get_running_loop().shutdown_default_executor()
+            self._router.ledger.close()
+
+    async def _warm_up(self, router: Router, ready: asyncio.Future[Router]) -> None:
+        profile = self._profiles.active
+        try:
+            await asyncio.gather(
+                router.classifiers.get(profile.encoder),
+                router.backends.probe(profile.backends.values()),
+            )
+        except Exception as error:  # whoever waits must hear of it
+            _log.error("cannot serve: %s", error)
+            ready.set_exception(error)
+            ready.exception()  # heard, even where nobody waits yet
+            return
+        ready.set_result(router)
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        while True:
+            await asyncio.sleep(self.settings.probe_seconds)
+            await router.backends.probe(self._profiles.active.backends.values())
+
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in ("", *SERVICES):
+            await self._health.set(name, status)
+
+
+class _RouterServicer(router_pb2_grpc.RouterServiceServicer):
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    async def Decide(
+        self, request: pb.DecideRequest, context: Context[pb.DecideRequest, pb.DecideResponse]
+    ) -> pb.DecideResponse:
+        async with _answering(context):
+            ask = wire.read_decide(request)
+            router = await self._server.ready()
+            return pb.DecideResponse(decision=wire.write_decision(await router.decide(ask)))
+        raise AssertionError
+
+    async def BatchDecide(
+        self,
+        request: pb.BatchDecideRequest,
+        context: Context[pb.BatchDecideRequest, pb.BatchDecideResponse],
+    ) -> pb.BatchDecideResponse:
+        async with _answering(context):
+            if len(request.requests) > wire.MAX_BATCH:
+                what = f"holds {len(request.requests)}; at most {wire.MAX_BATCH} at a time"
+                raise InvalidRequestError(("requests", what))
+            asks = [_read(item) for item in request.requests]
+            router = await self._server.ready()
+            good = [ask for ask in asks if not isinstance(ask, SemrouteError)]
+            decided = iter(await router.decide_many(good))
+            results = [a if isinstance(a, SemrouteError) else next(decided) for a in asks]
+            return pb.BatchDecideResponse(results=[_result(result) for result in results])
+        raise AssertionError
+
+    async def Complete(
+        self,
+        request: pb.CompleteRequest,
+        context: Context[pb.CompleteRequest, pb.CompleteResponse],
+    ) -> AsyncIterator[pb.CompleteResponse]:
+        async with _answering(context):
+            ask = wire.read_complete(request)
+            router = await self._server.ready()
+            async with contextlib.aclosing(router.complete(ask)) as events:
+                async for event in events:
+                    yield wire.write_event(event)
+
+    async def Embed(
+        self, request: pb.EmbedRequest, context: Context[pb.EmbedRequest, pb.EmbedResponse]
+    ) -> pb.EmbedResponse:
+        async with _answering(context):
+            texts = wire.read_embed(request)
+            router = await self._server.ready()
+            return wire.write_embeddings(*await router.embed(texts, request.profile))
+        raise AssertionError
+
+
+class _ProfileServicer(profile_pb2_grpc.ProfileServiceServicer):
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    async def ListProfiles(
+        self,
+        request: profile_pb2.ListProfilesRequest,
+        context: Context[profile_pb2.ListProfilesRequest, profile_pb2.ListProfilesResponse],
+    ) -> profile_pb2.ListProfilesResponse:
+        async with _answering(context):
+            store = (await self._server.ready()).profiles
+            summaries = [wire.write_summary(profile, store.active) for profile in store.all()]
+            return profile_pb2.ListProfilesResponse(profiles=summaries)
+        raise AssertionError
+
+    async def GetProfile(
+        self,
+        request: profile_pb2.GetProfileRequest,
+        context: Context[profile_pb2.GetProfileRequest, profile_pb2.GetProfileResponse],
+    ) -> profile_pb2.GetProfileResponse:
+        async with _answering(context):
+            store = (await self._server.ready()).profiles
+            profile = wire.write_profile(store.get(request.name), store.active)
+            return profile_pb2.GetProfileResponse(profile=profile)
+        raise AssertionError
+
+    async def ActivateProfile(
+        self,
+        request: profile_pb2.ActivateProfileRequest,
+        context: Context[profile_pb2.ActivateProfileRequest, profile_pb2.ActivateProfileResponse],
+    ) -> profile_pb2.ActivateProfileResponse:
+        async with _answering(context):
+            if not request.name:
+                raise InvalidRequestError(("name", "is empty; name the profile to activate"))
+            router = await self._server.ready()
+            previous = router.profiles.active.name
+            await router.activate(request.name)
+            active = router.profiles.active
+            _log.info("profile %s is active; it was %s", active.name, previous)
+            return profile_pb2.ActivateProfileResponse(
+                active=wire.write_summary(active, active), previous=previous
+            )
+        raise AssertionError
+
+
+@contextlib.asynccontextmanager
+async def _answering(context: Context[T, object]) -> AsyncIterator[None]:
+    """Whatever goes wrong inside ends the call with the design's error."""
+    try:
+        yield
+    except grpc.aio.AbortError:
+        raise
+    except Exception as error:
+        await wire.abort(context, error)
+
+
+def _read(request: pb.DecideRequest) -> Ask | SemrouteError:
+    try:
+        return wire.read_decide(request)
+    except SemrouteError as error:
+        return error
+
+
+def _result(result: Decision | SemrouteError) -> pb.BatchDecideResult:
+    if isinstance(result, SemrouteError):
+        return pb.BatchDecideResult(error=wire.batch_error(result))
+    return pb.BatchDecideResult(decision=wire.write_decision(result))

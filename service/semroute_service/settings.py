@@ -1,0 +1,49 @@
+"""One frozen configuration of the server, read from SEMROUTE_* once, when it is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_LISTEN = "127.0.0.1:50051"
+DEFAULT_PROFILE = "development"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Where things are and how the server listens."""
+
+    listen: str = DEFAULT_LISTEN
+    profile: str = DEFAULT_PROFILE
+    profiles: Path = Path("profiles")
+    utterances: Path = Path("utterances")
+    encoder: str = ""
+    """Overrides the profiles' ``classifier.encoder`` where it is set."""
+    home: Path | None = None
+    """Artifacts and ledger; None keeps nothing beyond the process."""
+    max_message_bytes: int = 16 * 1024 * 1024
+    drain_seconds: float = 20.0
+    probe_seconds: float = 15.0
+    """How often optional backends are asked whether they are there."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """The defaults, overridden by SEMROUTE_LISTEN, _PROFILE, _PROFILES, _UTTERANCES,
+        _ENCODER and _HOME."""
+        home = environment.get("SEMROUTE_HOME")
+        return cls(
+            listen=environment.get("SEMROUTE_LISTEN", DEFAULT_LISTEN),
+            profile=environment.get("SEMROUTE_PROFILE", DEFAULT_PROFILE),
+            profiles=Path(environment.get("SEMROUTE_PROFILES", "profiles")),
+            utterances=Path(environment.get("SEMROUTE_UTTERANCES", "utterances")),
+            encoder=environment.get("SEMROUTE_ENCODER", ""),
+            home=Path(home).expanduser() if home else default_home(environment),
+        )
+
+
+def default_home(environment: Mapping[str, str] = os.environ) -> Path:
+    """The user's cache directory for semroute."""
+    base = environment.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "semroute"

@@ -1,0 +1,236 @@
+"""Responses out."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from semroute.v1 import profile_pb2
+from semroute.v1 import router_pb2 as pb
+from semroute_classifier.classifier import Basis
+from semroute_classifier.utterances import Tier
+
+from semroute_service.decision import Attempt, Decision, Delta, Finish, Outcome, Restart
+from semroute_service.profile import DEFAULT_ROUTE
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from semroute_classifier.classifier import Classification
+    from semroute_classifier.encoders import Vectors
+
+    from semroute_service.completion import CompletionEvent
+    from semroute_service.decision import Candidate, Elapsed, ErrorClass, FinishReason, Usage
+    from semroute_service.profile import Profile, Route
+
+_TIERS = {
+    None: pb.TIER_UNSPECIFIED,
+    Tier.LOW: pb.TIER_LOW,
+    Tier.MEDIUM: pb.TIER_MEDIUM,
+    Tier.HIGH: pb.TIER_HIGH,
+}
+_BASES = {Basis.MATCHED: pb.BASIS_MATCHED, Basis.DEFAULTED: pb.BASIS_DEFAULTED}
+_OUTCOMES = {
+    Outcome.SUCCEEDED: pb.ATTEMPT_OUTCOME_SUCCEEDED,
+    Outcome.FAILED: pb.ATTEMPT_OUTCOME_FAILED,
+    Outcome.CANCELLED: pb.ATTEMPT_OUTCOME_CANCELLED,
+}
+
+
+def write_decision(decision: Decision) -> pb.Decision:
+    chosen = decision.chosen
+    return pb.Decision(
+        id=decision.id,
+        decided_at=_timestamp(decision.decided_at),
+        profile=decision.profile,
+        profile_revision=decision.profile_revision,
+        utterances_revision=decision.utterances_revision,
+        encoder=decision.encoder,
+        classification=_classification(decision.classification),
+        model=chosen.model.name,
+        backend=chosen.model.backend.name,
+        provider=chosen.model.backend.provider.id,
+        candidates=[_candidate(c) for c in decision.candidates],
+        primary_model=decision.candidates[0].model.name,
+        fallback_chain=decision.fallback_chain,
+        fallback_depth=decision.fallback_depth,
+        reason=decision.reason,
+        elapsed=_elapsed(decision.elapsed),
+        route=decision.route,
+    )
+
+
+def write_event(event: Decision | CompletionEvent) -> pb.CompleteResponse:
+    match event:
+        case Delta():
+            return pb.CompleteResponse(delta=_delta(event))
+        case Decision():
+            return pb.CompleteResponse(decision=write_decision(event))
+        case Attempt():
+            return pb.CompleteResponse(attempt=_attempt(event))
+        case Restart():
+            restart = pb.Restart(
+                model=event.model.name, backend=event.model.backend.name, reason=event.reason
+            )
+            return pb.CompleteResponse(restart=restart)
+        case Finish():
+            return pb.CompleteResponse(finish=_finish(event))
+
+
+def write_embeddings(vectors: Vectors, model: str) -> pb.EmbedResponse:
+    rows = [pb.Embedding(values=row) for row in vectors.tolist()]
+    return pb.EmbedResponse(embeddings=rows, model=model, dimension=vectors.shape[1])
+
+
+def write_summary(profile: Profile, active: Profile) -> profile_pb2.ProfileSummary:
+    return profile_pb2.ProfileSummary(
+        name=profile.name,
+        description=profile.description,
+        version=profile.version,
+        revision=profile.revision,
+        active=profile.name == active.name,
+    )
+
+
+def write_profile(profile: Profile, active: Profile) -> profile_pb2.Profile:
+    models = [
+        profile_pb2.Model(
+            name=model.name,
+            id=model.id,
+            backend=model.backend.name,
+            provider=model.backend.provider.id,
+            local=model.local,
+        )
+        for model in profile.models.values()
+    ]
+    last = sorted(profile.routes.values(), key=lambda route: route.task == DEFAULT_ROUTE)
+    return profile_pb2.Profile(
+        summary=write_summary(profile, active),
+        models=models,
+        routes=[_route(profile, route) for route in last],
+        allow_cloud=profile.allow_cloud,
+    )
+
+
+def _route(profile: Profile, route: Route) -> profile_pb2.Route:
+    def names(tier: Tier) -> list[str]:
+        return [model.name for model, _ in profile.candidates(route, tier)]
+
+    return profile_pb2.Route(
+        task=route.task,
+        low=names(Tier.LOW),
+        medium=names(Tier.MEDIUM),
+        high=names(Tier.HIGH),
+        allow_cloud=route.allow_cloud,
+    )
+
+
+def _classification(verdict: Classification) -> pb.Classification:
+    return pb.Classification(
+        task=verdict.task or "",
+        tier=_TIERS[verdict.tier],
+        confidence=verdict.confidence,
+        basis=_BASES[verdict.basis],
+        matches=[
+            pb.Match(
+                utterance=match.utterance.text,
+                task=match.utterance.task,
+                tier=_TIERS[match.utterance.tier],
+                similarity=match.similarity,
+            )
+            for match in verdict.matches
+        ],
+        runner_up=verdict.runner_up or "",
+        margin=verdict.margin,
+    )
+
+
+def _candidate(candidate: Candidate) -> pb.Candidate:
+    return pb.Candidate(
+        model=candidate.model.name,
+        backend=candidate.model.backend.name,
+        provider=candidate.model.backend.provider.id,
+        local=candidate.model.local,
+        ruling=pb.RULING_ADMITTED if candidate.admitted else pb.RULING_DENIED,
+        rule=candidate.rule,
+        reason=candidate.reason,
+        estimated_cost_nano_usd=candidate.estimated_cost,
+    )
+
+
+def _delta(delta: Delta) -> pb.Delta:
+    calls = [
+        pb.ToolCallDelta(index=c.index, id=c.id, name=c.name, arguments=c.arguments)
+        for c in delta.tool_calls
+    ]
+    return pb.Delta(text=delta.text, reasoning=delta.reasoning, tool_calls=calls)
+
+
+def _attempt(attempt: Attempt) -> pb.Attempt:
+    first = attempt.time_to_first_token
+    return pb.Attempt(
+        model=attempt.model.name,
+        backend=attempt.model.backend.name,
+        outcome=_OUTCOMES[attempt.outcome],
+        error_class=_error_class(attempt.error_class),
+        started_at=_timestamp(attempt.started_at),
+        time_to_first_token=None if first is None else _duration(first),
+        duration=_duration(attempt.duration),
+        usage=_usage(attempt.usage),
+        cost_nano_usd=attempt.cost,
+    )
+
+
+def _finish(finish: Finish) -> pb.Finish:
+    return pb.Finish(
+        reason=_finish_reason(finish.reason),
+        model=finish.model.name,
+        backend=finish.model.backend.name,
+        usage=_usage(finish.usage),
+        cost_nano_usd=finish.cost,
+        attempts=[_attempt(attempt) for attempt in finish.attempts],
+    )
+
+
+def _usage(usage: Usage) -> pb.Usage:
+    return pb.Usage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        cached_tokens=usage.cached_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        estimated=usage.estimated,
+    )
+
+
+def _error_class(error_class: ErrorClass | None) -> pb.ErrorClass:
+    """The wire's names are the program's, in capitals; a test holds them together."""
+    if error_class is None:
+        return pb.ERROR_CLASS_UNSPECIFIED
+    return pb.ErrorClass.Value(f"ERROR_CLASS_{error_class.name}")
+
+
+def _finish_reason(reason: FinishReason) -> pb.FinishReason:
+    return pb.FinishReason.Value(f"FINISH_REASON_{reason.name}")
+
+
+def _elapsed(elapsed: Elapsed) -> pb.Elapsed:
+    return pb.Elapsed(
+        embed=_duration(elapsed.embed),
+        search=_duration(elapsed.search),
+        policy=_duration(elapsed.policy),
+        total=_duration(elapsed.total),
+    )
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromTimedelta(timedelta(seconds=seconds))
+    return duration
+
+
+def _timestamp(moment: datetime) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromDatetime(moment)
+    return timestamp

@@ -1,0 +1,48 @@
+"""What all tests share: no network beyond loopback, no keys, and a server when one is wanted."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+
+from semroute import RouterClient
+from semroute_service.testing import RunningServer, running_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+ROOT = Path(__file__).parents[1]
+os.environ["HF_HUB_OFFLINE"] = "1"
+for name in [n for n in os.environ if n.endswith("_API_KEY") or n.startswith("SEMROUTE_")]:
+    del os.environ[name]
+
+_connect = socket.socket.connect
+
+
+def _guarded(self: socket.socket, address: Any) -> None:
+    if isinstance(address, tuple) and address[0] not in {"127.0.0.1", "::1", "localhost"}:
+        raise OSError(f"a test tried to reach {address}")
+    _connect(self, address)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _loopback_only() -> None:
+    socket.socket.connect = _guarded  # type: ignore[method-assign, assignment]
+
+
+@pytest_asyncio.fixture
+async def echo_server() -> AsyncIterator[RunningServer]:
+    """A real server whose only model is the built-in echo."""
+    async with running_server() as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def client(echo_server: RunningServer) -> AsyncIterator[RouterClient]:
+    async with RouterClient(echo_server.address) as client:
+        yield client
