@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
-
 from semroute import RouterClient
 from semroute_service.testing import RunningServer, running_server
 

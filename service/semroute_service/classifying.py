@@ -1,4 +1,4 @@
-"""The classifiers that serve: one for each encoder that a profile names, built when first needed."""
+"""The classifiers that serve: one for each encoder that a profile names, built when needed."""
 
 from __future__ import annotations
 

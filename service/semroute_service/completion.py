@@ -144,7 +144,8 @@ class Completion:
         """One call. Records it in ``attempts``, settles it, and leaves its end or its error in
         ``progress``."""
         reservation: Reservation | None = None
-        outcome, error_class = Outcome.CANCELLED, ErrorClass.CALLER_CANCELLED
+        outcome = Outcome.CANCELLED
+        error_class: ErrorClass | None = ErrorClass.CALLER_CANCELLED
         try:
             reservation = await self._admit(candidate)
             request = ChatRequest(candidate.model, self.query.messages, self._options(candidate))

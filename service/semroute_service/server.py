@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from semroute_service.router import Ask
     from semroute_service.settings import Settings
 
-T = TypeVar("T")
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
 Context = grpc.aio.ServicerContext
 
 SERVICES = (
@@ -250,7 +251,7 @@ class _ProfileServicer(profile_pb2_grpc.ProfileServiceServicer):
 
 
 @contextlib.asynccontextmanager
-async def _answering(context: Context[T, object]) -> AsyncIterator[None]:
+async def _answering(context: Context[_Request, _Response]) -> AsyncIterator[None]:
     """Whatever goes wrong inside ends the call with the design's error."""
     try:
         yield

@@ -76,7 +76,12 @@ async def running_server(
             utterances = write_files(root / "utterances", utterances or UTTERANCES)
         server = Server(
             Settings(
-                **{"listen": "127.0.0.1:0", "home": root / "home", "drain_seconds": 1.0, **settings},
+                **{
+                    "listen": "127.0.0.1:0",
+                    "home": root / "home",
+                    "drain_seconds": 1.0,
+                    **settings,
+                },
                 profile=active,
                 profiles=profiles,
                 utterances=utterances,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Completion(Collected):
-    """A stream of deltas; use it as an asynchronous context manager, so that it cannot be left open.
+    """A stream of deltas; an asynchronous context manager, so that it cannot be left open.
 
     Iterating raises ``RouterError`` where the answer is not whole.
     """

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class SyncCompletion(Collected):
-    """A stream of deltas; use it as a context manager, so that it cannot be left open.
+    """A stream of deltas; a context manager, so that it cannot be left open.
 
     Iterating raises ``RouterError`` where the answer is not whole.
     """

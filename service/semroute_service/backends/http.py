@@ -82,7 +82,7 @@ class HttpClient:
             raise _translate(error) from error
 
     async def get_json(self, backend: Backend, path: str, timeout: float) -> Any:
-        """GET a JSON document; raises ``BackendError``. ``timeout`` is in seconds, for all of it."""
+        """GET a JSON document within ``timeout`` seconds; raises ``BackendError``."""
         try:
             response = await self._client.get(
                 backend.url + path, headers=_headers(backend), timeout=timeout

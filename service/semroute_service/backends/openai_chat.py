@@ -150,10 +150,12 @@ class _StreamReader:
             tool_calls=tuple(_tool_call(call) for call in delta.get("tool_calls") or ()),
         )
 
-    def _skip(self) -> None:
+    def _skip(self) -> Delta:
+        """A chunk that cannot be understood is passed over; a stream of them is not."""
         self._malformed += 1
         if self._malformed > _MAX_MALFORMED:
             raise BackendError(ErrorClass.PROVIDER_PROTOCOL, "too many malformed chunks")
+        return Delta()
 
 
 def _text(value: Any) -> str:

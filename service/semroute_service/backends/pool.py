@@ -1,4 +1,4 @@
-"""All backends of all profiles: which one answers for a model, and which optional ones are there."""
+"""All backends: which one answers for a model, and which of the optional ones are there."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ def _caller(item: dict[str, Any]) -> pb.Caller:
     return pb.Caller(
         tenant=item.get("tenant") or "",
         region=item.get("region") or "",
-        sensitivity=pb.Sensitivity.Value(f"SENSITIVITY_{word}"),
+        sensitivity=f"SENSITIVITY_{word}",
         local_only=bool(item.get("local_only")),
     )
 
@@ -202,7 +202,7 @@ def _preferences(item: dict[str, Any]) -> pb.Preferences:
     word = (item.get("objective") or "unspecified").upper()
     return pb.Preferences(
         model=item.get("model") or "",
-        objective=pb.Objective.Value(f"OBJECTIVE_{word}"),
+        objective=f"OBJECTIVE_{word}",
         max_cost_nano_usd=None if max_cost is None else round(max_cost * _NANO),
         explain=bool(item.get("explain")),
     )

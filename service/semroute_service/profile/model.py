@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 from semroute_classifier.utterances import Tier
 
-from semroute_service.query import Capability, Sensitivity
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from semroute_service.profile.providers import Provider
+    from semroute_service.query import Capability, Sensitivity
 
 DEFAULT_ROUTE = "default"
 """The row for tasks without one of their own and for queries near to nothing."""

@@ -61,10 +61,13 @@ class _Catalogue(BaseModel):
     providers: dict[str, Provider] = Field(min_length=1)
 
 
+_CATALOGUE = Path(__file__).with_name("providers.yaml")
+
+
 @functools.cache
-def load_providers(path: Path = Path(__file__).with_name("providers.yaml")) -> dict[str, Provider]:
+def load_providers() -> dict[str, Provider]:
     """Every provider by id; raises ``ConfigError`` where the file is wrong."""
-    catalogue = read_yaml(path).parse(_Catalogue)
+    catalogue = read_yaml(_CATALOGUE).parse(_Catalogue)
     return {
         name: provider.model_copy(update={"id": name})
         for name, provider in catalogue.providers.items()

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import grpc
 from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
-from semroute.v1 import error_reason_pb2
 from semroute.v1 import router_pb2 as pb
 from semroute_classifier.documents import ConfigError
 from semroute_classifier.encoders import EncoderError
@@ -21,6 +21,9 @@ from semroute_service import errors
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
 
 DOMAIN = "semroute"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -76,7 +79,9 @@ def translate(error: Exception) -> WireError:
     return WireError(code, reason, str(error), tuple(_details(error)))
 
 
-async def abort(context: grpc.aio.ServicerContext[object, object], error: Exception) -> NoReturn:
+async def abort(
+    context: grpc.aio.ServicerContext[_Request, _Response], error: Exception
+) -> NoReturn:
     """End the call with what ``error`` is on the wire."""
     wire = translate(error)
     metadata = ((DETAILS_KEY, wire.status().SerializeToString()),)
@@ -87,8 +92,7 @@ async def abort(context: grpc.aio.ServicerContext[object, object], error: Except
 def batch_error(error: Exception) -> pb.Error:
     """What ``error`` is inside a batch."""
     wire = translate(error)
-    reason = error_reason_pb2.ErrorReason.Value(_PREFIX + wire.reason)
-    return pb.Error(code=wire.code.value[0], reason=reason, message=wire.message)
+    return pb.Error(code=wire.code.value[0], reason=_PREFIX + wire.reason, message=wire.message)
 
 
 def _details(error: Exception) -> list[Message]:
@@ -111,16 +115,17 @@ def _details(error: Exception) -> list[Message]:
 
 
 def _bad_request(error: errors.InvalidRequestError) -> Message:
-    return error_details_pb2.BadRequest(
+    details: Message = error_details_pb2.BadRequest(
         field_violations=[
             error_details_pb2.BadRequest.FieldViolation(field=field, description=what)
             for field, what in error.violations
         ]
     )
+    return details
 
 
 def _violations(error: errors.NoCompliantModelError) -> Message:
-    return error_details_pb2.PreconditionFailure(
+    details: Message = error_details_pb2.PreconditionFailure(
         violations=[
             error_details_pb2.PreconditionFailure.Violation(
                 type=candidate.rule, subject=candidate.model.name, description=candidate.reason
@@ -128,9 +133,11 @@ def _violations(error: errors.NoCompliantModelError) -> Message:
             for candidate in error.candidates
         ]
     )
+    return details
 
 
 def _retry_info(seconds: float) -> Message:
-    info = error_details_pb2.RetryInfo()
-    info.retry_delay.FromMilliseconds(int(seconds * 1000))
+    delay = Duration()
+    delay.FromMilliseconds(int(seconds * 1000))
+    info: Message = error_details_pb2.RetryInfo(retry_delay=delay)
     return info

@@ -41,7 +41,7 @@ MAX_BATCH = 1000
 MAX_NAME = 128
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
-_ROLES = {
+_ROLES: dict[int, Role] = {
     pb.ROLE_SYSTEM: Role.SYSTEM,
     pb.ROLE_USER: Role.USER,
     pb.ROLE_ASSISTANT: Role.ASSISTANT,
@@ -61,7 +61,7 @@ _OBJECTIVES: dict[int, Objective | None] = {
     pb.OBJECTIVE_QUALITY: Objective.QUALITY,
     pb.OBJECTIVE_BALANCED: Objective.BALANCED,
 }
-_CAPABILITIES = {
+_CAPABILITIES: dict[int, Capability] = {
     pb.CAPABILITY_CHAT: Capability.CHAT,
     pb.CAPABILITY_TOOLS: Capability.TOOLS,
     pb.CAPABILITY_IMAGES: Capability.IMAGES,
