@@ -19,7 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from semroute_classifier.encoders import Vectors
+    from semroute_classifier.encoders import States
 
 MAX_BATCH = 32
 MAX_WAITING = 1024
@@ -32,7 +32,7 @@ class QueueFullError(Exception):
 @dataclass(frozen=True, slots=True)
 class _Job:
     texts: Sequence[str]
-    result: asyncio.Future[Vectors]
+    result: asyncio.Future[States]
 
 
 class Batcher:
@@ -40,7 +40,7 @@ class Batcher:
 
     def __init__(
         self,
-        encode: Callable[[Sequence[str]], Vectors],
+        encode: Callable[[Sequence[str]], States],
         *,
         max_batch: int = MAX_BATCH,
         max_waiting: int = MAX_WAITING,
@@ -53,8 +53,8 @@ class Batcher:
         self._running: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
 
-    async def encode(self, texts: Sequence[str]) -> Vectors:
-        """Embed ``texts``: shape (len(texts), dimension).
+    async def encode(self, texts: Sequence[str]) -> States:
+        """Embed ``texts``: shape (len(texts), width).
 
         Raises ``QueueFullError`` at once where too many texts wait already.
         """
@@ -105,7 +105,7 @@ class Batcher:
         return batch
 
     @staticmethod
-    def _deliver(batch: list[_Job], vectors: Vectors) -> None:
+    def _deliver(batch: list[_Job], vectors: States) -> None:
         start = 0
         for job in batch:
             if not job.result.done():

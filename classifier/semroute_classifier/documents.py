@@ -7,7 +7,9 @@ right.
 
 from __future__ import annotations
 
+import datetime
 import difflib
+import reprlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -72,17 +74,32 @@ class Document:
         problems = []
         for detail in error.errors(include_url=False):
             key = tuple(part for part in detail["loc"] if not _is_branch(part))
-            message = detail["msg"].removeprefix("Value error, ")
             if detail["type"] == "extra_forbidden":
                 message = "unknown key" + suggest(str(key[-1]), _known_keys(model, key[:-1]))
-            elif detail["type"] == "missing":
-                message = "is required"
-            elif detail["type"] == "string_type":
-                message = f"must be text, not {detail['input']!r}; put it in quotes"
-            elif detail["type"].endswith(("_type", "_parsing")) and detail["input"] is not None:
-                message = f"{message.lower()}, not {detail['input']!r}"
+            else:
+                message = _expectation(detail["type"], detail["msg"], detail["input"])
             problems.append(self.problem(key, message))
         return problems
+
+
+def yaml_files(folder: Path, kind: str) -> list[Path]:
+    """Every YAML file of ``folder`` in the order of the names; ``kind`` is for the error.
+
+    Raises ``ConfigError`` where there is none, and where two have the same name.
+    """
+    paths = sorted(p for p in folder.glob("*.y*ml") if p.suffix in {".yaml", ".yml"})
+    if not paths:
+        what = f"holds no {kind}" if folder.is_dir() else "is not a folder"
+        raise ConfigError([Problem(str(folder), 0, "", what)])
+    first = {path.stem: path for path in reversed(paths)}
+    problems = [
+        Problem(str(path), 0, "", f"stands beside {first[path.stem].name}; keep one of the two")
+        for path in paths
+        if path is not first[path.stem]
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return paths
 
 
 def read_yaml(path: Path) -> Document:
@@ -100,8 +117,9 @@ def read_yaml(path: Path) -> Document:
         raise ConfigError([Problem(file, 0, "", error.strerror or str(error))]) from None
     except UnicodeDecodeError as error:
         raise ConfigError([Problem(file, 0, "", f"is not UTF-8 ({error.reason})")]) from None
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError(
@@ -112,11 +130,15 @@ def read_yaml(path: Path) -> Document:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         what = " ".join(filter(None, (error.context, error.problem)))
+        written = "".join(text.splitlines()[line - 1 : line])
+        if "\t" in written.removesuffix(written.lstrip()):
+            what += "; indent with spaces, not with tabs"
         raise ConfigError([Problem(file, line, "", f"is not valid YAML: {what}")]) from None
     except yaml.YAMLError as error:
         raise ConfigError([Problem(file, 0, "", f"is not valid YAML: {error}")]) from None
     finally:
-        loader.dispose()
+        if loader:
+            loader.dispose()
     if reader.problems:
         raise ConfigError(reader.problems)
     return Document(path, data, reader.lines)
@@ -139,6 +161,7 @@ def dotted(key: Sequence[str | int]) -> str:
     return text
 
 
+_NO_ALIASES = "anchors and aliases are not supported; write it out"
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -154,17 +177,20 @@ class _Reader:
 
     def build(self, node: yaml.Node, key: Key) -> Any:
         self.lines.setdefault(key, node.start_mark.line + 1)
-        if isinstance(node, yaml.ScalarNode):
-            return self._loader.construct_object(node)
         if id(node) in self._seen:  # an alias: the same node met again
-            self._complain(node, key, "anchors and aliases are not supported; write it out")
+            self._complain(node, key, _NO_ALIASES)
             return None
         self._seen.add(id(node))
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, key)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(item, (*key, i)) for i, item in enumerate(node.value)]
         data: dict[str, Any] = {}
         for name_node, value in node.value:
-            name = self._loader.construct_object(name_node)
+            if name_node.tag == "tag:yaml.org,2002:merge":
+                self._complain(name_node, key, _NO_ALIASES)
+                continue
+            name = self._scalar(name_node, key)
             if not isinstance(name, str):
                 self._complain(name_node, key, f"the key {name!r} must be text; put it in quotes")
                 continue
@@ -174,6 +200,13 @@ class _Reader:
             data[name] = self.build(value, (*key, name))
         return data
 
+    def _scalar(self, node: yaml.Node, key: Key) -> Any:
+        try:
+            return self._loader.construct_object(node)
+        except ValueError as error:  # 2026-13-45 looks like a date and is none
+            self._complain(node, key, f"{error}; put it in quotes if it is text")
+            return ""
+
     def _complain(self, node: yaml.Node, key: Key, message: str) -> None:
         self.problems.append(Problem(self._file, node.start_mark.line + 1, dotted(key), message))
 
@@ -182,6 +215,31 @@ def _kind(node: yaml.Node | None) -> str:
     if node is None:
         return "nothing"
     return "a list" if isinstance(node, yaml.SequenceNode) else "plain text"
+
+
+_EXPECTED = {
+    "missing": "is required",
+    "too_short": "must not be empty",
+    "model_type": "must hold keys and values",
+    "dict_type": "must hold keys and values",
+    "list_type": "must be a list",
+    "frozen_set_type": "must be a list",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "string_type": "must be text",
+}
+
+
+def _expectation(kind: str, message: str, written: Any) -> str:
+    """What would be right, and what is written; ``kind`` and ``message`` are pydantic's."""
+    expected = _EXPECTED.get(kind) or message.replace("Input should be", "must be")
+    if kind in {"missing", "too_short"}:
+        return expected
+    expected += f", not {'nothing' if written is None else reprlib.repr(written)}"
+    if kind == "string_type" and isinstance(written, int | float | datetime.date):
+        expected += "; put it in quotes"
+    return expected
 
 
 def _is_branch(part: str | int) -> bool:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from semroute_classifier.classifier import Classifier
+    from semroute_classifier.classifier import Classification, Classifier
 
 _BINS = 15
 _LATENCY_SAMPLE = 200
@@ -73,7 +73,7 @@ def evaluate(classifier: Classifier, examples: Sequence[Example]) -> dict[str, A
     ``auroc`` parts in scope from out of scope by confidence; ``ece`` has 15 equal-width bins;
     latencies are of one query at a time, in milliseconds.
     """
-    verdicts = classifier.judge(classifier.embed([e.query for e in examples]))
+    verdicts = [_judge(classifier, example.query) for example in examples]
     inside = [(e, v) for e, v in zip(examples, verdicts, strict=True) if e.in_scope]
     outside = [v for e, v in zip(examples, verdicts, strict=True) if not e.in_scope]
     matched = [(e, v) for e, v in inside if v.basis is Basis.MATCHED]
@@ -99,6 +99,10 @@ def evaluate(classifier: Classifier, examples: Sequence[Example]) -> dict[str, A
         "encoder": classifier.encoder.name,
         "utterances_revision": classifier.utterances.revision,
     }
+
+
+def _judge(classifier: Classifier, query: str) -> Classification:
+    return classifier.judge([query], classifier.embed([query]))[0]
 
 
 def _example(row: Any) -> Example:
@@ -163,7 +167,7 @@ def _latency(classifier: Classifier, queries: list[str]) -> dict[str, float]:
     times = []
     for query in list(dict.fromkeys(queries))[:_LATENCY_SAMPLE]:
         start = time.perf_counter()
-        classifier.judge(classifier.embed([query]))
+        _judge(classifier, query)
         times.append((time.perf_counter() - start) * 1000)
     p50, p95 = np.percentile(times, [50, 95])
     return {"p50": round(float(p50), 2), "p95": round(float(p95), 2)}

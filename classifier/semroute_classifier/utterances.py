@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from semroute_classifier.documents import ConfigError, Document, Problem, read_yaml
+from semroute_classifier.documents import ConfigError, Document, Problem, read_yaml, yaml_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,14 +76,10 @@ def load_utterances(folder: Path) -> UtteranceSet:
 
     Raises ``ConfigError`` with every problem of every file, also where there is no file at all.
     """
-    paths = sorted(p for p in folder.glob("*.y*ml") if p.suffix in {".yaml", ".yml"})
-    if not paths:
-        what = "holds no utterance file (<task>.yaml)" if folder.is_dir() else "is not a folder"
-        raise ConfigError([Problem(str(folder), 0, "", what)])
     problems: list[Problem] = []
     utterances: list[Utterance] = []
     descriptions: dict[str, str] = {}
-    for path in paths:
+    for path in yaml_files(folder, "utterance file (<task>.yaml)"):
         try:
             found, description = _load_task(path)
         except ConfigError as error:

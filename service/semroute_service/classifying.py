@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from semroute_classifier.batcher import Batcher, QueueFullError
 from semroute_classifier.classifier import Classifier
-from semroute_classifier.encoders import load_encoder
+from semroute_classifier.encoders import load_encoder, vectors_of
 
 from semroute_service.errors import OverloadedError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from semroute_classifier.encoders import Vectors
+    from semroute_classifier.encoders import States, Vectors
     from semroute_classifier.utterances import UtteranceSet
 
 _log = logging.getLogger(__name__)
@@ -31,12 +31,16 @@ class ReadyClassifier:
     classifier: Classifier
     batcher: Batcher
 
-    async def embed(self, texts: Sequence[str]) -> Vectors:
-        """Shape (texts, dimension); raises ``OverloadedError`` where too much is waiting."""
+    async def states(self, texts: Sequence[str]) -> States:
+        """Shape (texts, width); raises ``OverloadedError`` where too much is waiting."""
         try:
             return await self.batcher.encode(texts)
         except QueueFullError as error:
             raise OverloadedError(str(error)) from None
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """Shape (texts, dimension), rows of unit length; raises as ``states`` does."""
+        return vectors_of(await self.states(texts), self.classifier.encoder)
 
 
 class ClassifierPool:

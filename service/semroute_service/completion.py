@@ -125,18 +125,20 @@ class Completion:
                         progress.take(delta)
                         yield delta
                 if progress.end:
+                    if restart and not progress.began:
+                        yield Restart(candidate.model, "the answer broke off")
                     yield self._finish(progress.end)
                     return
                 yield self.attempts[-1]
                 assert progress.error is not None
                 if progress.began and not self.options.allow_restart:
-                    raise self._interrupted()
-                restart = restart or progress.began
+                    raise self._interrupted(candidate)
+                broken = candidate if progress.began else broken
                 if progress.error.error_class.is_final:
                     raise self._final(progress.error.error_class)
-                if not await self._may_retry(progress.error, retry):
+                if progress.began or not await self._may_retry(progress.error, retry):
                     break
-        raise self._exhausted()
+        raise self._interrupted(broken) if broken else self._exhausted()
 
     async def _attempt(
         self, candidate: Candidate, progress: _Progress

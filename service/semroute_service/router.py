@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from semroute_classifier.classifier import Classification
-    from semroute_classifier.encoders import Vectors
+    from semroute_classifier.encoders import States, Vectors
 
     from semroute_service.backends import BackendPool
     from semroute_service.classifying import ClassifierPool, ReadyClassifier
@@ -91,12 +91,12 @@ class Router:
         for encoder, members in by_encoder.items():
             ready = await self.classifiers.get(encoder)
             embed_start = time.perf_counter()
-            vectors = await ready.embed([asks[i].query.text for i, _ in members])
+            states = await ready.states([asks[i].query.text for i, _ in members])
             embedded = time.perf_counter() - embed_start
             for row, (i, profile) in enumerate(members):
                 if row and row % _YIELD_EVERY == 0:
                     await asyncio.sleep(0)
-                work = _Work(asks[i], profile, ready, vectors[row : row + 1], start, embedded)
+                work = _Work(asks[i], profile, ready, states[row : row + 1], start, embedded)
                 try:
                     results[i] = await self._decide(work)
                 except SemrouteError as error:
@@ -154,7 +154,7 @@ class Router:
         ask, profile = work.ask, work.profile
         start = time.perf_counter()
         evidence = EVIDENCE_EXPLAINED if ask.preferences.explain else EVIDENCE
-        verdict = work.ready.classifier.judge(work.vector, evidence)[0]
+        verdict = work.ready.classifier.judge([ask.query.text], work.states, evidence)[0]
         searched = time.perf_counter()
         route = profile.route(verdict.task)
         context = await self._context(ask, profile, route)
@@ -218,7 +218,7 @@ class _Work:
     ask: Ask
     profile: Profile
     ready: ReadyClassifier
-    vector: Vectors
+    states: States
     started: float
     embedded: float
 

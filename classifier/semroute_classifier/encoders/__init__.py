@@ -9,8 +9,16 @@ profile or a command line writes:
 - anything else: a sentence-transformers model by hub id or local path
 """
 
-from semroute_classifier.encoders.base import Encoder, EncoderError, Vectors
+from semroute_classifier.encoders.base import Encoder, EncoderError, States, Vectors, vectors_of
 from semroute_classifier.encoders.hashing import HashingEncoder
 from semroute_classifier.encoders.loading import load_encoder
 
-__all__ = ["Encoder", "EncoderError", "HashingEncoder", "Vectors", "load_encoder"]
+__all__ = [
+    "Encoder",
+    "EncoderError",
+    "HashingEncoder",
+    "States",
+    "Vectors",
+    "load_encoder",
+    "vectors_of",
+]

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 Vectors: TypeAlias = NDArray[np.float32]
 """Rows of unit length, shape (texts, dimension)."""
+States: TypeAlias = NDArray[np.float32]
+"""What an encoder knows of each text, shape (texts, width): the states of some of its layers side
+by side, each of unit length, and last the text's vector."""
 
 
 class EncoderError(Exception):
@@ -19,7 +22,12 @@ class EncoderError(Exception):
 
 
 class Encoder(Protocol):
-    """Turns texts into unit-length vectors. Called from one thread at a time."""
+    """Turns texts into states and vectors. Called from one thread at a time.
+
+    A model trained for similarity keeps in its last layer what a text is about. What its writer
+    wants done stands plainer some layers earlier, and comes with the same pass; so ``encode`` gives
+    both.
+    """
 
     @property
     def name(self) -> str:
@@ -30,14 +38,23 @@ class Encoder(Protocol):
         """The number of values in a vector."""
 
     @property
+    def width(self) -> int:
+        """The number of values in a row of states; at least ``dimension``."""
+
+    @property
     def fingerprint(self) -> str:
         """Changes whenever the vectors of some text could change."""
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Embed ``texts``: shape (len(texts), dimension), float32, each row of unit length.
+    def encode(self, texts: Sequence[str]) -> States:
+        """The states of ``texts``: shape (len(texts), width), float32.
 
         A row depends on its own text alone, never on what else is embedded with it.
         """
+
+
+def vectors_of(states: States, encoder: Encoder) -> Vectors:
+    """The vectors in ``states``: shape (texts, dimension), each row of unit length."""
+    return states[:, -encoder.dimension :]
 
 
 def unit_rows(vectors: NDArray[np.floating]) -> Vectors:

@@ -24,7 +24,7 @@ class HashingEncoder:
     name = "hashing"
 
     def __init__(self, dimension: int = 512) -> None:
-        self.dimension = dimension
+        self.dimension = self.width = dimension
         self.fingerprint = f"hashing-1-{dimension}"
 
     def encode(self, texts: Sequence[str]) -> Vectors:

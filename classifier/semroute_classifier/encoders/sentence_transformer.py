@@ -8,18 +8,21 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from semroute_classifier.encoders.base import EncoderError, unit_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from semroute_classifier.encoders.base import Vectors
+    from semroute_classifier.encoders.base import States
 
 _SAMPLE_BYTES = 64 * 1024
+_FEWEST_LAYERS = 4
 
 
 class SentenceTransformerEncoder:
-    """Pools and normalises as the model's own modules say (BGE-M3: the CLS token)."""
+    """Vectors are pooled and normalised as the model's own modules say (BGE-M3: CLS)."""
 
     def __init__(self, name: str, folder: Path) -> None:
         """Load the model in ``folder``; ``name`` is what decisions call it.
@@ -36,16 +39,38 @@ class SentenceTransformerEncoder:
         if not dimension:
             raise EncoderError(f'"{name}" at {folder} says nothing of its dimension')
         self.dimension = int(dimension)
+        self.width = self.encode(["width"]).shape[1]
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        vectors = self._model.encode(
-            list(texts),
-            batch_size=32,
-            convert_to_numpy=True,
-            normalize_embeddings=True,
-            show_progress_bar=False,
-        )
-        return unit_rows(vectors)
+    def encode(self, texts: Sequence[str]) -> States:
+        import torch
+
+        with torch.inference_mode():
+            inputs = self._model.preprocess(list(texts))
+            inputs = {
+                name: value.to(self._model.device) if hasattr(value, "to") else value
+                for name, value in inputs.items()
+            }
+            outputs = self._model(inputs)
+            blocks = [
+                _mean_over_tokens(layer, outputs["attention_mask"])
+                for layer in _middle(outputs.get("all_layer_embeddings") or ())
+            ]
+            blocks.append(outputs["sentence_embedding"])
+            return np.hstack([unit_rows(block.float().cpu().numpy()) for block in blocks])
+
+
+def _middle(layers: Sequence[Any]) -> list[Any]:
+    """Four layers from a third of the way up to just below the top; none where there are few."""
+    count = len(layers) - 1  # the first is the embedding of single tokens
+    if count < _FEWEST_LAYERS:
+        return []
+    return [layers[round(count * share)] for share in (1 / 3, 1 / 2, 2 / 3, 5 / 6)]
+
+
+def _mean_over_tokens(states: Any, attention_mask: Any) -> Any:
+    """Shape (texts, tokens, hidden) to (texts, hidden), padding left out."""
+    mask = attention_mask.unsqueeze(-1).to(states.dtype)
+    return (states * mask).sum(1) / mask.sum(1)
 
 
 def bundled_folder() -> Path:
@@ -114,4 +139,7 @@ def _load(folder: Path) -> Any:
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
-    return SentenceTransformer(str(folder), local_files_only=True)
+    model = SentenceTransformer(
+        str(folder), local_files_only=True, config_kwargs={"output_hidden_states": True}
+    )
+    return model.eval()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, duration_pb2, message_factory
+from google.protobuf.message import DecodeError
 
 from semroute.v1 import error_reason_pb2
 
@@ -74,7 +75,9 @@ class RouterError(Exception):
     @classmethod
     def from_batch(cls, error: pb.Error) -> RouterError:
         """From an error that stands in the place of a batch's result."""
-        reason = error_reason_pb2.ErrorReason.Name(error.reason).removeprefix(_PREFIX)
+        known = error_reason_pb2.ErrorReason.values()  # a newer server may have more
+        name = error_reason_pb2.ErrorReason.Name(error.reason) if error.reason in known else ""
+        reason = name.removeprefix(_PREFIX)
         return cls(_CODES.get(error.code, grpc.StatusCode.UNKNOWN), error.message, reason)
 
 
@@ -93,12 +96,15 @@ def _details(packed: bytes) -> dict[str, Any]:
     """The details of a serialised google.rpc.Status by the last part of their names."""
     types = _rpc_types()
     status: Any = types["Status"]()
-    status.ParseFromString(packed)
     found = {}
-    for detail in status.details:
-        name = detail.type_url.rpartition(".")[2]
-        if name in types:
-            found[name] = types[name].FromString(detail.value)
+    try:
+        status.ParseFromString(packed)
+        for detail in status.details:
+            name = detail.type_url.rpartition(".")[2]
+            if name in types:
+                found[name] = types[name].FromString(detail.value)
+    except DecodeError:  # not semroute's own, such as a proxy's
+        return {}
     return found
 
 

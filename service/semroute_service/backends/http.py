@@ -10,6 +10,7 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
@@ -17,7 +18,7 @@ from semroute_service.backends.base import BackendError
 from semroute_service.decision import ErrorClass
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
     from semroute_service.profile import Backend
 
@@ -65,33 +66,31 @@ class HttpClient:
 
         Raises ``BackendError`` for every failure, mid-stream ones included.
         """
-        try:
-            content = json.dumps(body, ensure_ascii=False).encode()
+        content = json.dumps(body, ensure_ascii=False).encode()
+        with _translated():
             async with self._client.stream(
                 "POST", backend.url + path, content=content, headers=_headers(backend)
             ) as response:
                 if response.status_code != 200:
                     raise await _refusal(response)
                 media = response.headers.get("content-type", "")
-                if not media.startswith("text/event-stream"):
+                if not media.lower().startswith("text/event-stream"):
                     raise BackendError(
                         ErrorClass.PROVIDER_PROTOCOL, f"the answer is {media or 'untyped'}"
                     )
-                yield response.aiter_raw()
-        except httpx.HTTPError as error:
-            raise _translate(error) from error
+                async with contextlib.aclosing(_received(response)) as chunks:
+                    yield chunks
 
     async def get_json(self, backend: Backend, path: str, timeout: float) -> Any:
         """GET a JSON document within ``timeout`` seconds; raises ``BackendError``."""
-        try:
+        with _translated():
             response = await self._client.get(
                 backend.url + path, headers=_headers(backend), timeout=timeout
             )
             if response.status_code != 200:
                 raise await _refusal(response)
+        try:
             return response.json()
-        except httpx.HTTPError as error:
-            raise _translate(error) from error
         except ValueError as error:
             raise BackendError(ErrorClass.PROVIDER_PROTOCOL, "the answer is not JSON") from error
 
@@ -116,10 +115,19 @@ def _headers(backend: Backend) -> dict[str, str]:
         "accept-encoding": "identity",
         "user-agent": "semroute",
     }
-    key = backend.provider.key()
+    key = backend.provider.key().strip()
+    if not (key.isascii() and key.isprintable()):
+        raise BackendError(ErrorClass.PROVIDER_CREDENTIALS, "no header can carry the key")
     if key:
         headers["authorization"] = f"Bearer {key}"
     return headers
+
+
+async def _received(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    with _translated():
+        async with contextlib.aclosing(response.aiter_raw()) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
 
 async def _refusal(response: httpx.Response) -> BackendError:
@@ -142,14 +150,24 @@ def _retry_after(headers: httpx.Headers) -> float | None:
     return max(0.0, seconds)
 
 
-def _translate(error: httpx.HTTPError) -> BackendError:
-    """httpx's errors, and those of the transport below it, in our words."""
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """httpx's errors, and those that the transport below it lets through, in our words."""
+    try:
+        yield
+    except (httpx.HTTPError, aiohttp.ClientError) as error:
+        raise _translate(error) from error
+
+
+def _translate(error: Exception) -> BackendError:
     detail = f"{type(error).__name__}: {error}"
     match error:
         case httpx.TimeoutException() if not isinstance(error, httpx.ConnectTimeout):
             return BackendError(ErrorClass.PROVIDER_TIMEOUT, detail)
         case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.UnsupportedProtocol():
             return BackendError(ErrorClass.PROVIDER_CONNECT, detail)
+        case aiohttp.ClientError():
+            return BackendError(ErrorClass.PROVIDER_PROTOCOL, detail)
         case _:
             # After the headers this is an interruption; before them it is a broken connection.
             # Only the router knows whether the answer had begun.

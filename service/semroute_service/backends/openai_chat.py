@@ -12,6 +12,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from semroute_service.backends.base import BackendError, End
+from semroute_service.backends.http import classify
 from semroute_service.backends.sse import EventParser, EventTooLongError
 from semroute_service.decision import Delta, ErrorClass, FinishReason, ToolCallDelta, Usage
 from semroute_service.query import Image, NamedTool, Role, ToolCall, ToolResult
@@ -35,7 +36,10 @@ _FINISH_REASONS = {
     "content_filter": FinishReason.CONTENT_FILTER,
     "safety": FinishReason.CONTENT_FILTER,
 }
+_BREAKS = frozenset({"abort", "aborted", "cancelled", "error", "insufficient_system_resource"})
+"""Finish reasons that say that the answer is not whole."""
 _MAX_MALFORMED = 20
+_MAX_COUNT = 2**31 - 1
 _AFTER_FINISH_SECONDS = 2.0
 """How long to wait, after the finish reason, for the usage that may follow it."""
 
@@ -92,20 +96,21 @@ class _StreamReader:
     def __init__(self) -> None:
         self.finish: FinishReason | None = None
         self.usage: Usage | None = None
+        self._usage_is_final = False
         self._done = False
         self._malformed = 0
 
     @property
     def is_over(self) -> bool:
         """Nothing more can matter."""
-        return self._done or (self.finish is not None and self.usage is not None)
+        return self._done or self._usage_is_final
 
     def read(self, events: list[bytes]) -> list[Delta]:
         """The deltas in ``events``; texts that arrived together become one."""
         merged: list[Delta] = []
         for data in events:
             delta = self._delta(data)
-            if delta is None or not delta:
+            if not delta:
                 continue
             if merged and not delta.tool_calls and not merged[-1].tool_calls:
                 last = merged[-1]
@@ -115,40 +120,38 @@ class _StreamReader:
             merged.append(delta)
         return merged
 
-    def _delta(self, data: bytes) -> Delta | None:
+    def _delta(self, data: bytes) -> Delta:
         if data == b"[DONE]":
             self._done = True
-            return None
+            return Delta()
         try:
             chunk = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             return self._skip()
         if not isinstance(chunk, dict):
             return self._skip()
-        if chunk.get("error"):
+        if chunk.get("error") and self.finish is None:
             raise _error_in_stream(chunk["error"])
         try:
             return self._read_chunk(chunk)
         except (AttributeError, TypeError, ValueError, KeyError, IndexError):
             return self._skip()
 
-    def _read_chunk(self, chunk: dict[str, Any]) -> Delta | None:
-        if chunk.get("usage"):
-            self.usage = _usage(chunk["usage"])
-        choices = chunk.get("choices") or []
-        if not choices:
-            return None
-        choice = choices[0]
+    def _read_chunk(self, chunk: dict[str, Any]) -> Delta:
+        choice = (chunk.get("choices") or [{}])[0]
         delta = choice.get("delta") or {}
-        if choice.get("finish_reason"):
-            self.finish = _FINISH_REASONS.get(
-                str(choice["finish_reason"]).lower(), FinishReason.STOP
-            )
-        return Delta(
+        calls = enumerate(delta.get("tool_calls") or ())
+        piece = Delta(
             text=_text(delta.get("content")),
             reasoning=_text(delta.get("reasoning_content") or delta.get("reasoning")),
-            tool_calls=tuple(_tool_call(call) for call in delta.get("tool_calls") or ()),
+            tool_calls=tuple(_tool_call(call, position) for position, call in calls),
         )
+        if choice.get("finish_reason"):
+            self.finish = _finish_reason(str(choice["finish_reason"]).lower())
+        if chunk.get("usage"):
+            self.usage = _usage(chunk["usage"])
+            self._usage_is_final = self.finish is not None
+        return piece
 
     def _skip(self) -> Delta:
         """A chunk that cannot be understood is passed over; a stream of them is not."""
@@ -158,42 +161,66 @@ class _StreamReader:
         return Delta()
 
 
+def _finish_reason(word: str) -> FinishReason:
+    if word in _BREAKS:
+        raise BackendError(ErrorClass.PROVIDER_INTERRUPTED, f"finish reason {word}")
+    return _FINISH_REASONS.get(word, FinishReason.STOP)
+
+
 def _text(value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
         raise TypeError
-    return value
+    # JSON can escape half a character, which UTF-8 cannot hold.
+    return value if value.isascii() else value.encode(errors="replace").decode()
 
 
-def _tool_call(call: dict[str, Any]) -> ToolCallDelta:
+def _count(value: Any) -> int:
+    """A number that the wire and the ledger can hold; none is 0."""
+    if value is None:
+        return 0
+    if not isinstance(value, int | float) or not 0 <= value <= _MAX_COUNT:
+        raise ValueError
+    return int(value)
+
+
+def _tool_call(call: dict[str, Any], position: int) -> ToolCallDelta:
     function = call.get("function") or {}
     return ToolCallDelta(
-        index=int(call.get("index") or 0),
+        index=_count(call.get("index", position)),
         id=_text(call.get("id")),
         name=_text(function.get("name")),
         arguments=_text(function.get("arguments")),
     )
 
 
-def _usage(usage: dict[str, Any]) -> Usage:
-    prompt = usage.get("prompt_tokens_details") or {}
-    completion = usage.get("completion_tokens_details") or {}
-    return Usage(
-        prompt_tokens=max(0, int(usage.get("prompt_tokens") or 0)),
-        completion_tokens=max(0, int(usage.get("completion_tokens") or 0)),
-        cached_tokens=max(0, int(prompt.get("cached_tokens") or 0)),
-        reasoning_tokens=max(0, int(completion.get("reasoning_tokens") or 0)),
-    )
+def _usage(usage: Any) -> Usage | None:
+    """None where the figures cannot be true; they are estimated then."""
+    try:
+        prompt = usage.get("prompt_tokens_details") or {}
+        completion = usage.get("completion_tokens_details") or {}
+        read = Usage(
+            prompt_tokens=_count(usage.get("prompt_tokens")),
+            completion_tokens=_count(usage.get("completion_tokens")),
+            cached_tokens=_count(prompt.get("cached_tokens")),
+            reasoning_tokens=_count(completion.get("reasoning_tokens")),
+        )
+    except (AttributeError, ValueError):
+        return None
+    return read if read.prompt_tokens or read.completion_tokens else None
 
 
 def _error_in_stream(error: Any) -> BackendError:
-    """An error object inside a 200."""
-    from semroute_service.backends.http import classify
-
+    """An error object inside a 200: as an answer of its code, where it has one."""
     code = error.get("code") if isinstance(error, dict) else None
-    status = code if isinstance(code, int) and 400 <= code < 600 else 500
-    return BackendError(classify(status, json.dumps(error)), "an error inside the stream")
+    if isinstance(code, int) and 400 <= code < 600:
+        error_class = classify(code, json.dumps(error))
+    else:
+        error_class = classify(400, json.dumps(error))
+        if error_class is ErrorClass.CALLER_INVALID_REQUEST:
+            error_class = ErrorClass.PROVIDER_UNAVAILABLE
+    return BackendError(error_class, "an error inside the stream")
 
 
 def request_body(request: ChatRequest, provider: Provider) -> dict[str, Any]:

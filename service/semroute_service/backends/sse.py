@@ -30,7 +30,7 @@ class EventParser:
             if line.startswith(b"data:"):
                 value = line[5:]
                 self._data.append(value[1:] if value.startswith(b" ") else value)
-                self._size += len(value)
+                self._size += len(line)
             elif not line and self._data:
                 events.append(self._take())
         if len(self._rest) + self._size > MAX_EVENT_BYTES:
@@ -39,9 +39,8 @@ class EventParser:
 
     def close(self) -> list[bytes]:
         """What stands unfinished when the stream ends; some servers omit the last blank line."""
-        if self._rest:
-            self.feed(b"\n")
-        return [self._take()] if self._data else []
+        events = self.feed(b"\n") if self._rest else []
+        return [*events, self._take()] if self._data else events
 
     def _take(self) -> bytes:
         data = b"\n".join(self._data)

@@ -65,28 +65,24 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def _show(client: SyncRouterClient, address: str) -> None:
-    decisions = []
-    for query in QUERIES:
-        decisions.append(client.decide(query))
+    decisions = [client.decide(query) for query in QUERIES]
     first = decisions[0]
-    print(f"serving on {address}, profile {first.profile}, encoder {first.encoder}\n")
+    print(f"serving on {address}: profile {first.profile}, encoder {first.encoder}\n")
+    rows = []
     for query, decision in zip(QUERIES, decisions, strict=True):
-        print(f"> {query}")
         verdict = decision.classification
-        what = verdict.task or "none of the tasks"
-        print(
-            f"  {what:<18} {output.tier_word(verdict.tier):<7} {verdict.confidence:4.2f}  "
-            f"{decision.model}"
-        )
-        print(f"  {decision.reason}\n")
-    print(f"> {_QUESTION}")
+        tier = output.tier_word(verdict.tier)
+        confidence = f"{verdict.confidence:.2f}"
+        rows.append([verdict.task or "(none)", tier, confidence, decision.model, f'"{query}"'])
+        rows.append(["", "", "", "", decision.reason])
+    output.print_table(["task", "tier", "conf.", "model", "query, and why"], rows)
+    print(f'\nand one answer, streamed: "{_QUESTION}"\n')
     with client.complete(_QUESTION) as answer:
-        print("  ", end="")
         for delta in answer:
             print(delta.text, end="", flush=True)
     assert answer.finish
-    print(f"\n  [{answer.finish.model} on {answer.finish.backend}]\n")
-    print(f"encoder {first.encoder}, backend {answer.finish.backend}")
+    print(f"\n\nanswered by {answer.finish.model} on {answer.finish.backend}")
+    print(f"decided with the {first.encoder} encoder\n")
     print(_BETTER)
 
 

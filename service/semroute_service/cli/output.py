@@ -130,7 +130,10 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         start = "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=False))
         _print_wrapped(start, row[-1])
         if number == 0:
-            print("─" * min(_columns(), sum(widths) + 2 * len(widths) + len(row[-1]) + 30))
+            print(
+                "─"
+                * min(_columns(), sum(widths) + 2 * len(widths) + max(len(r[-1]) for r in table))
+            )
 
 
 def _print_wrapped(start: str, text: str) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
+import json
 import os
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from semroute_classifier.documents import (
     ConfigError,
@@ -17,9 +16,11 @@ from semroute_classifier.documents import (
     Problem,
     read_yaml,
     suggest,
+    yaml_files,
 )
 from semroute_classifier.utterances import TASK_NAME, Tier
 
+from semroute_service.profile.addresses import completed, fault_of
 from semroute_service.profile.model import (
     DEFAULT_ROUTE,
     Backend,
@@ -57,13 +58,9 @@ def load_profiles(
 
     With ``tasks``, a row for a task that has no utterances is a warning of its profile.
     """
-    paths = sorted(p for p in folder.glob("*.y*ml") if p.suffix in {".yaml", ".yml"})
-    if not paths:
-        what = "holds no profile (<name>.yaml)" if folder.is_dir() else "is not a folder"
-        raise ConfigError([Problem(str(folder), 0, "", what)])
     profiles: dict[str, Profile] = {}
     problems: list[Problem] = []
-    for path in paths:
+    for path in yaml_files(folder, "profile (<name>.yaml)"):
         try:
             profile = load_profile(path, tasks, environment)
         except ConfigError as error:
@@ -102,7 +99,9 @@ class _Reading:
             self._problem(("name",), f'is "{spec.name}" but the file is named "{stem}"')
         if spec.behavior.enable_caching:
             self._problem(("behavior", "enable_caching"), "answers are never cached; say false")
-        backends = {n: b for n, s in spec.backends.items() if (b := self._backend(n, s))}
+        backends = {
+            n: b for n, s in spec.backends.items() if (b := self._backend(n, s, ("backends", n)))
+        }
         models = {n: m for n, s in spec.models.items() if (m := self._model(n, s, backends))}
         self._known_models(("fallback_chain",), spec.fallback_chain)
         routes = {t: r for t, s in spec.routes.items() if (r := self._route(t, s, models))}
@@ -117,7 +116,7 @@ class _Reading:
             name=stem,
             description=spec.description,
             version=spec.version,
-            revision=hashlib.sha256(spec.model_dump_json().encode()).hexdigest()[:12],
+            revision=self._revision(),
             encoder=spec.classifier.encoder,
             models=models,
             routes=routes,
@@ -136,18 +135,22 @@ class _Reading:
             warnings=tuple(self.warnings),
         )
 
+    def _revision(self) -> str:
+        content = json.dumps(self.document.data, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
     def _problem(self, key: Key, message: str) -> None:
         self.problems.append(self.document.problem(key, message))
 
     def _warn(self, key: Key, message: str) -> None:
         self.warnings.append(str(self.document.problem(key, message)))
 
-    def _backend(self, name: str, spec: BackendSpec) -> Backend | None:
-        key: Key = ("backends", name)
+    def _backend(self, name: str, spec: BackendSpec, key: Key) -> Backend | None:
+        """``key`` is where the backend is declared, or the model that names the provider."""
         provider = self._provider((*key, "provider"), spec.provider)
         if provider is None:
             return None
-        url = self._url((*key, "url"), spec.url, provider)
+        url = self._url((*key, "url" if spec.url else "provider"), spec.url, provider)
         local = provider.local and spec.locality != "cloud"
         region = spec.region or provider.region
         if local:
@@ -172,46 +175,38 @@ class _Reading:
         return providers[name]
 
     def _url(self, key: Key, written: str, provider: Provider) -> str:
-        url = self._expand(key, written) or self._own_url(provider)
         if provider.protocol == "echo":
             if written:
                 self._problem(key, "the built-in echo has no url")
             return ""
-        if not url:
-            self._problem(key, f"is required: {provider.name} has no address of its own")
+        expanded = self._expand(key, written)
+        if expanded is None:
             return ""
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            self._problem(key, f'"{url}" is no http or https address')
-        elif parts.username or parts.password:
-            self._problem(key, "must not hold a user or a password; keys come from the environment")
-        elif not provider.local and parts.scheme == "http" and not _is_loopback(parts.hostname):
-            self._problem(key, f"{provider.name} gets its key over https or loopback only")
+        url = expanded or self._own_url(provider)
+        fault = fault_of(url, provider)
+        if fault:
+            source = "" if expanded or not provider.url_env else f" ({provider.url_env})"
+            self._problem(key, fault + source)
         return url.rstrip("/")
 
     def _own_url(self, provider: Provider) -> str:
-        override = self.environment.get(provider.url_env, "") if provider.url_env else ""
-        if not override:
-            return provider.url
-        # OLLAMA_HOST and its like are a host, a host and port, or a whole address.
-        address = override if "://" in override else f"http://{override}"
-        parts = urlsplit(address)
-        default = urlsplit(provider.url)
-        port = parts.port or default.port
-        host = "127.0.0.1" if parts.hostname in {None, "0.0.0.0"} else parts.hostname  # noqa: S104
-        host = f"[{host}]" if host and ":" in host else host
-        return f"{parts.scheme}://{host}:{port}{parts.path.rstrip('/') or default.path}"
+        override = self.environment.get(provider.url_env, "").strip() if provider.url_env else ""
+        return completed(override, provider.url) if override else provider.url
 
-    def _expand(self, key: Key, text: str) -> str:
-        def value(match: re.Match[str]) -> str:
-            name, default = match.groups()
-            found = self.environment.get(name) or default
-            if found is None:
-                self._problem(key, f"the environment variable {name} is not set")
-                return ""
-            return found
-
-        return _VARIABLE.sub(value, text)
+    def _expand(self, key: Key, text: str) -> str | None:
+        """``text`` with what its variables hold; None, told as a problem, where one is not set."""
+        if "$" in _VARIABLE.sub("", text):
+            self._problem(
+                key, "holds a $ that names no variable; write ${NAME} or ${NAME:-default}"
+            )
+            return None
+        found = list(_VARIABLE.finditer(text))
+        unset = [m[1] for m in found if m[2] is None and not self.environment.get(m[1])]
+        for name in unset:
+            self._problem(key, f"the environment variable {name} is not set")
+        if unset:
+            return None
+        return _VARIABLE.sub(lambda m: self.environment.get(m[1]) or m[2], text)
 
     def _model(self, name: str, spec: ModelSpec, backends: dict[str, Backend]) -> Model | None:
         key: Key = ("models", name)
@@ -245,9 +240,7 @@ class _Reading:
             hint = f"; write backend: {provider}"
             self._problem((*key, "provider"), f"a backend has that name too{hint}")
             return None
-        if self._provider((*key, "provider"), provider) is None:
-            return None
-        return self._backend(provider, BackendSpec(provider=provider))
+        return self._backend(provider, BackendSpec(provider=provider), key)
 
     def _known_models(self, key: Key, names: Iterable[str]) -> bool:
         known = True
@@ -322,24 +315,32 @@ class _Reading:
 
     def _check_reachable(self, key: Key, route: Route, models: dict[str, Model]) -> None:
         """Refuse a row, in any of its tiers, that governance could never let anyone serve."""
-        fallbacks = [n for n in route.fallback_chain if models[n].local or route.fallback_to_cloud]
+        chain = [
+            self._never(models[name], route.fallback_to_cloud) for name in route.fallback_chain
+        ]
+        never: dict[str, str] = {}
         for tier, names in route.tiers.items():
-            never = [n for n in names if not models[n].local and not route.allow_cloud]
-            if len(never) == len(names) and not fallbacks:
-                self._problem(
-                    key,
-                    f"can never be served at tier {tier.word}: {', '.join(names)} would leave the "
-                    "building, which the row does not allow; name a local model or allow_cloud",
-                )
+            reasons = {name: self._never(models[name], route.allow_cloud) for name in names}
+            if all([*reasons.values(), *chain]):
+                why = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
+                self._problem(key, f"can never be served at tier {tier.word}: {why}")
                 return
-        never_admitted = {
-            n
-            for names in route.tiers.values()
-            for n in names
-            if not models[n].local and not route.allow_cloud
-        }
-        for name in sorted(never_admitted):
-            self._warn(key, f"{name} would leave the building and is never admitted here")
+            never |= {name: reason for name, reason in reasons.items() if reason}
+        for name, reason in sorted(never.items()):
+            self._warn(key, f"{name} is never admitted here: it {reason}")
+
+    def _never(self, model: Model, allow_cloud: bool) -> str:
+        """Why governance could never admit ``model``; empty where it could."""
+        if not model.local and not allow_cloud:
+            return (
+                "would leave the building, which the row does not allow; "
+                "name a local model or allow_cloud"
+            )
+        cost = self.spec.cost
+        limited = cost.max_per_request is not None or cost.monthly_limit is not None
+        if limited and model.effective_price is None:
+            return "has no price, and the profile limits the cost; give it a price"
+        return ""
 
     def _warn_of_unknown_tasks(
         self, routes: Mapping[str, Route], tasks: Iterable[str] | None
@@ -371,12 +372,3 @@ def _nano(usd: float | None) -> int | None:
 
 def _sensitivity(word: SensitivityWord | None) -> Sensitivity | None:
     return Sensitivity[word.upper()] if word else None
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from semroute_service.query import Capability
 
-Positive = Annotated[float, Field(gt=0)]
-Money = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Money = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Capabilities = Annotated[frozenset[Annotated[Capability, Field(strict=False)]], Field(strict=False)]
 SensitivityWord = Literal["public", "internal", "confidential", "restricted"]
 

@@ -20,6 +20,8 @@ from semroute_classifier.encoders import EncoderError
 from semroute_service import errors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from google.protobuf.message import Message
 
 _Request = TypeVar("_Request")
@@ -28,6 +30,12 @@ _Response = TypeVar("_Response")
 DOMAIN = "semroute"
 DETAILS_KEY = "grpc-status-details-bin"
 _PREFIX = "ERROR_REASON_"
+MAX_MESSAGE_BYTES = 1024
+MAX_DETAILS_BYTES = 2560
+_MAX_DESCRIPTION_BYTES = 256
+"""A status travels in trailers, of which gRPC lets through 8 KiB: one that is longer would be
+replaced by another error on its way."""
+_LONGEST_RETRY_SECONDS = 366 * 86_400.0
 _log = logging.getLogger(__name__)
 
 _Code = grpc.StatusCode
@@ -39,6 +47,7 @@ TABLE: dict[type[Exception], tuple[grpc.StatusCode, str]] = {
     errors.BudgetExceededError: (_Code.RESOURCE_EXHAUSTED, "BUDGET_EXCEEDED"),
     errors.OverloadedError: (_Code.RESOURCE_EXHAUSTED, "OVERLOADED"),
     errors.NotReadyError: (_Code.UNAVAILABLE, "NOT_READY"),
+    errors.DeadlineError: (_Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     errors.UpstreamRequestError: (_Code.INVALID_ARGUMENT, "UPSTREAM_INVALID_REQUEST"),
     errors.ContextLengthError: (_Code.INVALID_ARGUMENT, "CONTEXT_LENGTH_EXCEEDED"),
     errors.ContentFilteredError: (_Code.FAILED_PRECONDITION, "CONTENT_FILTERED"),
@@ -76,7 +85,8 @@ def translate(error: Exception) -> WireError:
         _log.error("this is a bug", exc_info=error)
         return WireError(_Code.INTERNAL, "INTERNAL", "something failed inside semroute", ())
     code, reason = row
-    return WireError(code, reason, str(error), tuple(_details(error)))
+    message = _shortened(str(error), MAX_MESSAGE_BYTES)
+    return WireError(code, reason, message, tuple(_details(error)))
 
 
 async def abort(
@@ -103,7 +113,8 @@ def _details(error: Exception) -> list[Message]:
             return [_violations(error)]
         case errors.BudgetExceededError():
             violation = error_details_pb2.QuotaFailure.Violation(
-                subject=error.subject, description=str(error)
+                subject=error.subject,
+                description=_shortened(str(error), _MAX_DESCRIPTION_BYTES),
             )
             quota = error_details_pb2.QuotaFailure(violations=[violation])
             return [quota, _retry_info(error.retry_after)]
@@ -116,28 +127,50 @@ def _details(error: Exception) -> list[Message]:
 
 def _bad_request(error: errors.InvalidRequestError) -> Message:
     details: Message = error_details_pb2.BadRequest(
-        field_violations=[
-            error_details_pb2.BadRequest.FieldViolation(field=field, description=what)
+        field_violations=_fitting(
+            error_details_pb2.BadRequest.FieldViolation(
+                field=field, description=_shortened(what, _MAX_DESCRIPTION_BYTES)
+            )
             for field, what in error.violations
-        ]
+        )
     )
     return details
 
 
 def _violations(error: errors.NoCompliantModelError) -> Message:
     details: Message = error_details_pb2.PreconditionFailure(
-        violations=[
+        violations=_fitting(
             error_details_pb2.PreconditionFailure.Violation(
-                type=candidate.rule, subject=candidate.model.name, description=candidate.reason
+                type=candidate.rule,
+                subject=candidate.model.name,
+                description=_shortened(candidate.reason, _MAX_DESCRIPTION_BYTES),
             )
             for candidate in error.candidates
-        ]
+        )
     )
     return details
 
 
+def _fitting(violations: Iterable[Message]) -> Iterator[Message]:
+    """The first of ``violations``, as many as a status can carry."""
+    room = MAX_DETAILS_BYTES
+    for violation in violations:
+        room -= violation.ByteSize()
+        if room < 0:
+            return
+        yield violation
+
+
+def _shortened(text: str, limit: int) -> str:
+    """``text`` in at most ``limit`` bytes of UTF-8."""
+    encoded = text.encode()
+    if len(encoded) <= limit:
+        return text
+    return encoded[: limit - 3].decode(errors="ignore") + "..."
+
+
 def _retry_info(seconds: float) -> Message:
     delay = Duration()
-    delay.FromMilliseconds(int(seconds * 1000))
+    delay.FromMilliseconds(int(min(seconds, _LONGEST_RETRY_SECONDS) * 1000))
     info: Message = error_details_pb2.RetryInfo(retry_delay=delay)
     return info

@@ -196,7 +196,9 @@ class _Reader:
         if role is Role.TOOL:
             if message.text or not all(isinstance(part, ToolResult) for part in found) or not found:
                 self.complain(field, "a tool message holds tool_result parts and nothing else")
-        elif not any(not isinstance(part, str) or part.strip() for part in found):
+        elif None not in parts and not any(
+            not isinstance(part, str) or part.strip() for part in found
+        ):
             self.complain(f"{field}.text", "is empty")
         return Message(role, tuple(found))
 
@@ -277,17 +279,17 @@ class _Reader:
         return mode
 
     def _response_format(self, wanted: pb.ResponseFormat) -> JsonFormat | None:
+        if wanted.schema and wanted.type != pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA:
+            self.complain("response_format.type", "must be JSON_SCHEMA where a schema is given")
         match wanted.type:
             case pb.RESPONSE_FORMAT_TYPE_UNSPECIFIED | pb.RESPONSE_FORMAT_TYPE_TEXT:
-                if wanted.schema:
-                    self.complain("response_format.type", "must be JSON_SCHEMA where one is given")
                 return None
             case pb.RESPONSE_FORMAT_TYPE_JSON_OBJECT:
                 return JsonFormat()
             case pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA:
-                schema = self._json_object("response_format.schema", wanted.schema)
-                if not schema:
+                if not wanted.schema.strip():
                     self.complain("response_format.schema", "is required with JSON_SCHEMA")
+                schema = self._json_object("response_format.schema", wanted.schema)
                 return JsonFormat(schema or {}, wanted.name or "answer", wanted.strict)
         self.complain("response_format.type", f"{wanted.type} is no known value")
         return None
@@ -296,7 +298,12 @@ class _Reader:
         if not text.strip():
             return None
         try:
-            value = json.loads(text)
+            value = json.loads(text, parse_constant=_no_constant)
+            # JSON can escape what UTF-8 cannot hold; it would fail on its way to the backend.
+            json.dumps(value, ensure_ascii=False).encode()
+        except RecursionError:
+            self.complain(field, "is nested too deeply")
+            return None
         except ValueError as error:
             self.complain(field, f"is not JSON: {error}")
             return None
@@ -314,3 +321,8 @@ class _Reader:
     def _name(self, field: str, value: str) -> None:
         if len(value) > MAX_NAME:
             self.complain(field, f"is longer than {MAX_NAME} characters")
+
+
+def _no_constant(name: str) -> None:
+    """NaN and the infinities, which Python reads and JSON does not have."""
+    raise ValueError(f"it has no {name}")
