@@ -63,6 +63,8 @@ wheel: $(READY) ## build the wheel into dist/
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . | tail -1
 
 bench: $(READY) ## print what this machine measures, write JSON to benchmarks/results/
+	@$(BIN)/python benchmarks/accuracy.py
+	@echo
 	@$(BIN)/python benchmarks/decide.py
 
 clean: ## remove the environments and everything built

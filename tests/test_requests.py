@@ -204,7 +204,7 @@ async def test_wrong_query(stubs: Stubs, query: pb.Query, field: str) -> None:
 
 
 @pytest.mark.parametrize(("key", "value", "suffix"), WRONG_PREFERENCES)
-async def test_wrong_preferences(stubs: Stubs, key: str, value: object, suffix: str) -> None:
+async def test_wrong_preferences(stubs: Stubs, key: str, value: Any, suffix: str) -> None:
     """A wish that is unknown, or that this version cannot grant, is refused, not ignored."""
     wishes = pb.Preferences(**{key: value})
     request = pb.DecideRequest(query=asked(), preferences=wishes)

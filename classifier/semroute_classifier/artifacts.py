@@ -112,16 +112,19 @@ def _load(folder: Path, count: int, dimension: int) -> Artifact | None:
         vectors: Vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
         heads = json.loads((folder / "manifest.json").read_text())["heads"]
         loaded = {name: Head.load(folder / f"{name}.npz") for name in heads}
-    except (OSError, ValueError, KeyError):
+    except Exception:  # a damaged file raises whatever the part that it breaks raises
         return None
-    if vectors.shape != (count, dimension):
+    if vectors.shape != (count, dimension) or not _are_unit(vectors):
         return None
     return Artifact(vectors, loaded.get("task_head"), loaded.get("tier_head"))
 
 
+def _are_unit(vectors: Vectors) -> bool:
+    """Whether every row has length 1; after a power failure a file may be whole but zeros."""
+    return bool(np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3))
+
+
 def _keep(folder: Path, artifact: Artifact, utterances: UtteranceSet, encoder: Encoder) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
     heads = {"task_head": artifact.task_head, "tier_head": artifact.tier_head}
     manifest = {
         "format": _FORMAT,
@@ -131,14 +134,18 @@ def _keep(folder: Path, artifact: Artifact, utterances: UtteranceSet, encoder: E
         "count": len(utterances.utterances),
         "heads": [name for name, head in heads.items() if head],
     }
-    # Another process may have put the same content there, and a full disk must not stop a start.
+    # Another process may have put the same content there, and a full disk or a home that cannot
+    # be written must not stop a start.
     with contextlib.suppress(OSError):
-        np.save(temporary / "vectors.npy", artifact.vectors)
-        for name, head in heads.items():
-            if head:
-                head.save(temporary / f"{name}.npz")
-        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-        if folder.exists():  # it could not be read, or another process was quicker
-            shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
-    shutil.rmtree(temporary, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as temporary:
+            new = Path(temporary) / folder.name
+            new.mkdir()
+            np.save(new / "vectors.npy", artifact.vectors)
+            for name, head in heads.items():
+                if head:
+                    head.save(new / f"{name}.npz")
+            (new / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+            if folder.exists():  # it could not be read, or another process was quicker
+                shutil.rmtree(folder, ignore_errors=True)
+            os.replace(new, folder)

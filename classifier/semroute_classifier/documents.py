@@ -58,10 +58,7 @@ class Document:
 
     def problem(self, key: Key, message: str) -> Problem:
         """A problem at ``key``, or at the nearest enclosing key that has a line."""
-        place = key
-        while place and place not in self.lines:
-            place = place[:-1]
-        return Problem(str(self.path), self.lines.get(place, 0), dotted(key), message)
+        return Problem(str(self.path), _line(self.lines, key), dotted(key), message)
 
     def parse(self, model: type[Model]) -> Model:
         """Validate against ``model``; raise ``ConfigError`` with every problem found."""
@@ -176,11 +173,12 @@ class _Reader:
         self._seen: set[int] = set()
 
     def build(self, node: yaml.Node, key: Key) -> Any:
-        self.lines.setdefault(key, node.start_mark.line + 1)
-        if id(node) in self._seen:  # an alias: the same node met again
-            self._complain(node, key, _NO_ALIASES)
+        if id(node) in self._seen:  # an alias: the same node met again, at its anchor's mark
+            line = _line(self.lines, key)
+            self.problems.append(Problem(self._file, line, dotted(key), _NO_ALIASES))
             return None
         self._seen.add(id(node))
+        self.lines.setdefault(key, node.start_mark.line + 1)
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, key)
         if isinstance(node, yaml.SequenceNode):
@@ -209,6 +207,13 @@ class _Reader:
 
     def _complain(self, node: yaml.Node, key: Key, message: str) -> None:
         self.problems.append(Problem(self._file, node.start_mark.line + 1, dotted(key), message))
+
+
+def _line(lines: dict[Key, int], key: Key) -> int:
+    """The line of ``key``, or of the nearest enclosing key that has one."""
+    while key and key not in lines:
+        key = key[:-1]
+    return lines.get(key, 0)
 
 
 def _kind(node: yaml.Node | None) -> str:

@@ -47,7 +47,7 @@ def load_examples(path: Path) -> list[Example]:
     problems: list[Problem] = []
     examples: list[Example] = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold other separators
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([Problem(str(path), 0, "", str(error))]) from None
     for number, line in enumerate(lines, 1):
@@ -114,7 +114,7 @@ def _example(row: Any) -> Example:
         raise ValueError("query must be text that is not empty")
     if not isinstance(task, str) or not task:
         raise ValueError(f'task must be the name of a task, or "{NONE}"')
-    if tier is not None and tier not in {t.word for t in Tier}:
+    if tier is not None and tier not in [t.word for t in Tier]:
         raise ValueError(f"tier must be low, medium or high, not {tier!r}")
     if not isinstance(acceptable, list) or not all(isinstance(a, str) for a in acceptable):
         raise ValueError("acceptable must be a list of task names")
@@ -163,12 +163,14 @@ def _ece(pairs: list[tuple[float, bool]]) -> float | None:
     return round(float(sum(gaps)), 4)
 
 
-def _latency(classifier: Classifier, queries: list[str]) -> dict[str, float]:
+def _latency(classifier: Classifier, queries: list[str]) -> dict[str, float | None]:
     times = []
     for query in list(dict.fromkeys(queries))[:_LATENCY_SAMPLE]:
         start = time.perf_counter()
         _judge(classifier, query)
         times.append((time.perf_counter() - start) * 1000)
+    if not times:
+        return {"p50": None, "p95": None}
     p50, p95 = np.percentile(times, [50, 95])
     return {"p50": round(float(p50), 2), "p95": round(float(p95), 2)}
 

@@ -103,8 +103,11 @@ class Head:
 
     @classmethod
     def load(cls, path: Path) -> Head:
-        """Raises ``OSError``, ``ValueError`` or ``KeyError`` where ``path`` is no head."""
-        with np.load(path, allow_pickle=False) as kept:
+        """Raises ``OSError``, ``ValueError``, ``KeyError``, ``EOFError`` or ``BadZipFile`` where
+        ``path`` is no head.
+        """
+        # Opened here, because numpy leaves a damaged file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             regression = _Regression(kept["center"], kept["states"], kept["rarity"], kept["words"])
             return cls(regression, kept["weights"])
 

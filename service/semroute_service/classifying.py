@@ -12,7 +12,7 @@ from semroute_classifier.batcher import Batcher, QueueFullError
 from semroute_classifier.classifier import Classifier
 from semroute_classifier.encoders import load_encoder, vectors_of
 
-from semroute_service.errors import OverloadedError
+from semroute_service.errors import NotReadyError, OverloadedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +54,7 @@ class ClassifierPool:
         self._home = home
         self._override = encoder
         self._building: dict[str, asyncio.Task[ReadyClassifier]] = {}
+        self._closed = False
 
     async def get(self, encoder: str) -> ReadyClassifier:
         """The classifier for ``encoder``; concurrent callers wait for the same build.
@@ -71,11 +72,13 @@ class ClassifierPool:
         except asyncio.CancelledError:
             raise
         except BaseException:
-            self._building.pop(spec, None)
+            if self._building.get(spec) is task:  # another caller may have begun anew
+                del self._building[spec]
             raise
 
     async def close(self) -> None:
-        """Stop the encoders' threads."""
+        """Stop the encoders' threads; a build ends after the pass that runs."""
+        self._closed = True
         for task in self._building.values():
             if task.done() and not task.cancelled() and task.exception() is None:
                 task.result().batcher.close()
@@ -86,11 +89,12 @@ class ClassifierPool:
         encoder = load_encoder(spec)
         count = len(self.utterances.utterances)
         _log.info("encoder %s loaded in %.1f s", encoder.name, time.perf_counter() - start)
-        classifier = Classifier.build(self.utterances, encoder, self._home, _progress)
+        classifier = Classifier.build(self.utterances, encoder, self._home, self._progress)
         _log.info("classifier ready: %d utterances, %d tasks", count, len(self.utterances.tasks))
         return ReadyClassifier(classifier, Batcher(classifier.embed))
 
-
-def _progress(done: int, total: int) -> None:
-    if done == total or done % 512 < 64:
-        _log.info("embedding utterances: %d of %d", done, total)
+    def _progress(self, done: int, total: int) -> None:
+        if self._closed:
+            raise NotReadyError("the server is stopping")
+        if done == total or done % 512 < 64:
+            _log.info("embedding utterances: %d of %d", done, total)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
+from semroute_service import governance
 from semroute_service.backends import BackendError, ChatRequest, End
 from semroute_service.decision import (
     Attempt,
@@ -110,33 +111,36 @@ class Completion:
     attempts: list[Attempt] = field(default_factory=list)
     _budget_error: BudgetExceededError | None = None
     _retry_after: float | None = None
-    _settling: set[asyncio.Future[None]] = field(default_factory=set)
 
     async def events(self) -> AsyncGenerator[CompletionEvent, None]:
         """Deltas and failed attempts, then a ``Finish``; raises ``SemrouteError`` otherwise."""
-        restart = False
+        broken: Candidate | None = None  # the one whose unfinished answer the caller has
         for candidate in self.decision.admitted:
             for retry in range(self.profile.behavior.max_retries + 1):
                 progress = _Progress(candidate.model)
+                restart = broken is not None
                 async with contextlib.aclosing(self._attempt(candidate, progress)) as deltas:
                     async for delta in deltas:
-                        if restart and not progress.began:
-                            yield Restart(candidate.model, "the answer broke off")
+                        if restart:
+                            yield _restart(candidate)
+                            restart = False
                         progress.take(delta)
                         yield delta
                 if progress.end:
-                    if restart and not progress.began:
-                        yield Restart(candidate.model, "the answer broke off")
+                    if restart:
+                        yield _restart(candidate)
                     yield self._finish(progress.end)
                     return
                 yield self.attempts[-1]
                 assert progress.error is not None
                 if progress.began and not self.options.allow_restart:
                     raise self._interrupted(candidate)
-                broken = candidate if progress.began else broken
                 if progress.error.error_class.is_final:
                     raise self._final(progress.error.error_class)
-                if progress.began or not await self._may_retry(progress.error, retry):
+                if progress.began:
+                    broken = candidate
+                    break
+                if not await self._may_retry(progress.error, retry):
                     break
         raise self._interrupted(broken) if broken else self._exhausted()
 
@@ -146,8 +150,8 @@ class Completion:
         """One call. Records it in ``attempts``, settles it, and leaves its end or its error in
         ``progress``."""
         reservation: Reservation | None = None
-        outcome = Outcome.CANCELLED
-        error_class: ErrorClass | None = ErrorClass.CALLER_CANCELLED
+        outcome = Outcome.FAILED
+        error_class: ErrorClass | None = ErrorClass.SEMROUTE_INTERNAL
         try:
             reservation = await self._admit(candidate)
             request = ChatRequest(candidate.model, self.query.messages, self._options(candidate))
@@ -165,28 +169,48 @@ class Completion:
             outcome, error_class = Outcome.FAILED, progress.error.error_class
             self._retry_after = error.retry_after or self._retry_after
             _log.info("%s failed: %s (%s)", candidate.model.name, error_class, error.detail)
+        except (asyncio.CancelledError, GeneratorExit):
+            outcome, error_class = Outcome.CANCELLED, ErrorClass.CALLER_CANCELLED
+            raise
         finally:
             self._record(progress, outcome, error_class, reservation)
 
     async def _admit(self, candidate: Candidate) -> Reservation | None:
         """Governance's word and the money, as they are now."""
         ruling = await self.screen_again(candidate)
+        if ruling.rule == governance.monthly_limit.__name__:
+            self._budget_error = self.ledger.exceeded(self.profile.name)
         if not ruling.admitted:
             raise BackendError(ErrorClass.POLICY_DENIED, ruling.reason)
         if not ruling.estimated_cost:
             return None
+        if self.max_cost is not None and self._cost + ruling.estimated_cost > self.max_cost:
+            raise BackendError(ErrorClass.POLICY_DENIED, "earlier attempts have used up the limit")
         try:
-            return await asyncio.to_thread(
-                self.ledger.reserve,
-                self.profile.name,
-                self.query.caller.tenant,
-                candidate.model.name,
-                ruling.estimated_cost,
-                self.profile.limits.monthly,
-            )
+            return await self._reserve(candidate, ruling.estimated_cost)
         except BudgetExceededError as error:
             self._budget_error = error
             raise BackendError(ErrorClass.POLICY_DENIED, str(error)) from None
+
+    async def _reserve(self, candidate: Candidate, amount: int) -> Reservation:
+        reserving = asyncio.get_running_loop().run_in_executor(
+            self.ledger.thread,
+            self.ledger.reserve,
+            self.profile.name,
+            self.query.caller.tenant,
+            candidate.model.name,
+            amount,
+            self.profile.limits.monthly,
+        )
+        try:
+            return await asyncio.shield(reserving)
+        except asyncio.CancelledError:
+            reserving.add_done_callback(self._give_back)  # the thread goes on without its caller
+            raise
+
+    def _give_back(self, reserving: asyncio.Future[Reservation]) -> None:
+        if not reserving.cancelled() and not reserving.exception():
+            self._settle(reserving.result(), 0)
 
     def _options(self, candidate: Candidate) -> Options:
         """The caller's options; what they leave unset is filled in from the row, and an answer
@@ -199,11 +223,15 @@ class Completion:
         return replace(self.options, sampling=sampling)
 
     def _affordable(self, candidate: Candidate) -> int | None:
+        """No longer than what was reserved pays for; None where money is not limited."""
         price = candidate.model.effective_price
-        if self.max_cost is None or price is None or not price.output:
+        limited = self.max_cost is not None or self.profile.limits.monthly is not None
+        if not limited or price is None or not price.output:
             return None
-        left = self.max_cost - price.cost(self.query.prompt_tokens, 0)
-        return max(1, left * 1_000_000 // price.output)
+        if self.max_cost is None:
+            return governance.DEFAULT_OUTPUT_TOKENS
+        left = self.max_cost - self._cost - price.cost(self.query.prompt_tokens, 0)
+        return max(1, min(governance.DEFAULT_OUTPUT_TOKENS, left * 1_000_000 // price.output))
 
     async def _next(self, stream: AsyncGenerator[Event, None]) -> Event:
         """The next event, within the profile's limit of silence."""
@@ -246,11 +274,16 @@ class Completion:
             )
         )
         if reservation:
-            # In a thread and not awaited: a caller that leaves must not stop the settlement.
-            loop = asyncio.get_running_loop()
-            future = loop.run_in_executor(None, self.ledger.settle, reservation, cost)
-            self._settling.add(future)
-            future.add_done_callback(self._settling.discard)
+            self._settle(reservation, cost)
+
+    def _settle(self, reservation: Reservation, cost: int) -> None:
+        """Not awaited: a caller that leaves must not stop the settlement."""
+        self.ledger.settle_soon(reservation, cost)
+
+    @property
+    def _cost(self) -> int:
+        """What the attempts so far have cost together."""
+        return sum(attempt.cost for attempt in self.attempts)
 
     def _usage(self, progress: _Progress, error_class: ErrorClass | None) -> Usage:
         """What the backend reported, or an estimate; nothing where nothing can have been used."""
@@ -272,13 +305,12 @@ class Completion:
 
     def _finish(self, end: End) -> Finish:
         last = self.attempts[-1]
-        cost = sum(attempt.cost for attempt in self.attempts)
-        return Finish(end.reason, last.model, last.usage, cost, tuple(self.attempts))
+        return Finish(end.reason, last.model, last.usage, self._cost, tuple(self.attempts))
 
-    def _interrupted(self) -> StreamInterruptedError:
-        name = self.attempts[-1].model.name
+    def _interrupted(self, candidate: Candidate) -> StreamInterruptedError:
         return StreamInterruptedError(
-            f"the answer of {name} broke off; what has come is not whole", self.attempts
+            f"the answer of {candidate.model.name} broke off; what has come is not whole",
+            self.attempts,
         )
 
     def _final(self, error_class: ErrorClass) -> SemrouteError:
@@ -308,8 +340,13 @@ class Completion:
         )
 
 
+def _restart(candidate: Candidate) -> Restart:
+    return Restart(candidate.model, "the answer broke off")
+
+
 def _before_or_after(error: BackendError, began: bool) -> BackendError:
     """A break before the first delta is a broken connection; after it, an interruption."""
-    if not began and error.error_class is ErrorClass.PROVIDER_INTERRUPTED:
-        return BackendError(ErrorClass.PROVIDER_CONNECT, error.detail, error.retry_after)
-    return error
+    if error.error_class not in {ErrorClass.PROVIDER_CONNECT, ErrorClass.PROVIDER_INTERRUPTED}:
+        return error
+    kind = ErrorClass.PROVIDER_INTERRUPTED if began else ErrorClass.PROVIDER_CONNECT
+    return BackendError(kind, error.detail, error.retry_after)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from semroute_service.profile import Model, Profile, Route
     from semroute_service.query import Caller
 
-DEFAULT_OUTPUT_TOKENS = 1024
-"""What an answer is assumed to cost at most where nobody says how long it may be."""
+DEFAULT_OUTPUT_TOKENS = 4096
+"""How long an answer is taken to be, and where money is limited is let be, if nobody says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ def not_running(candidate: Candidate, context: Context) -> str | None:
     """An optional backend counts only while it answers."""
     if not context.is_absent(candidate.model):
         return None
-    return f"nothing answers at {candidate.model.backend.url}"
+    return "not running"
 
 
 def _usd(nano: int) -> str:

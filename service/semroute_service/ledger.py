@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import sqlite3
 import threading
 import uuid
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,8 @@ from semroute_service.errors import BudgetExceededError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+_log = logging.getLogger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -40,6 +44,12 @@ CREATE INDEX IF NOT EXISTS entries_by_month ON entries (month, profile);
 """
 
 
+def _tell(settled: Future[None]) -> None:
+    """A settlement that failed leaves its reservation open, which counts in full."""
+    if error := settled.exception():
+        _log.error("a reservation could not be settled and stays in full", exc_info=error)
+
+
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """Money put aside for one attempt."""
@@ -51,7 +61,8 @@ class Reservation:
 class Ledger:
     """A SQLite file, or memory where ``path`` is None. Safe to call from several threads.
 
-    Every call is a few short statements in one transaction; a server runs them in a thread.
+    Every call is a few short statements in one transaction. A server runs them in ``thread``,
+    which ``close`` lets finish: what was handed to it is in the books.
     """
 
     def __init__(
@@ -61,6 +72,7 @@ class Ledger:
     ) -> None:
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
+        self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._now = now
         self._lock = threading.Lock()
         self._db = sqlite3.connect(
@@ -98,6 +110,10 @@ class Ledger:
                 (amount, reservation.id),
             )
 
+    def settle_soon(self, reservation: Reservation, amount: int) -> None:
+        """``settle`` in ``thread``, for whoever cannot wait."""
+        self.thread.submit(self.settle, reservation, amount).add_done_callback(_tell)
+
     def exceeded(self, profile: str) -> BudgetExceededError:
         """The error that says so, with the time until the next month."""
         now = self._now()
@@ -111,6 +127,8 @@ class Ledger:
         )
 
     def close(self) -> None:
+        """Finish what ``thread`` was given, then close the file."""
+        self.thread.shutdown(wait=True)
         self._db.close()
 
     def _month(self) -> str:

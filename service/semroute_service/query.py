@@ -107,8 +107,9 @@ class Query:
 
     @property
     def text(self) -> str:
-        """What is routed: the text of the last user message."""
-        return next(m.text for m in reversed(self.messages) if m.role is Role.USER)
+        """What is routed: the text of the last user message that has any."""
+        users = (m for m in reversed(self.messages) if m.role is Role.USER)
+        return next(m.text for m in users if m.text.strip())
 
     @property
     def needs(self) -> frozenset[Capability]:

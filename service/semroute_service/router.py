@@ -182,7 +182,7 @@ class Router:
         options = ask.options
         needs = ask.query.needs | ask.preferences.required | (options.needs if options else set())
         limit = profile.limits.monthly
-        spent = await asyncio.to_thread(self.ledger.spent, profile.name) if limit is not None else 0
+        spent = await self._spent(profile) if limit is not None else 0
         return governance.Context(
             profile=profile,
             route=route,
@@ -196,6 +196,10 @@ class Router:
             is_absent=self.backends.is_absent,
         )
 
+    async def _spent(self, profile: Profile) -> int:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.ledger.thread, self.ledger.spent, profile.name)
+
     async def _screen_again(
         self, candidate: Candidate, ask: Ask, profile: Profile, route: str
     ) -> Candidate:
@@ -206,7 +210,8 @@ class Router:
     def _denied(
         self, route: Route, candidates: tuple[Candidate, ...], profile: Profile
     ) -> SemrouteError:
-        if any(c.rule == governance.monthly_limit.__name__ for c in candidates):
+        budget = governance.monthly_limit.__name__
+        if any(c.rule == budget and c.estimated_cost is not None for c in candidates):
             return self.ledger.exceeded(profile.name)
         return NoCompliantModelError(route.task, candidates)
 
@@ -268,9 +273,14 @@ def explain(
     who = f"{chosen.model.name} ({where}) answers"
     if named:
         return f"{what}; the caller named {chosen.model.name}, and {who}."
-    skipped = [
-        f"{c.model.name} is denied: {c.reason}" for c in candidates[: candidates.index(chosen)]
-    ]
-    if skipped:
-        return f"{what}; {'; '.join(skipped)}; {who}."
-    return f"{what}, and {who}."
+    return f"{what}; {who}{_passed_over(candidates)}."
+
+
+def _passed_over(candidates: Sequence[Candidate]) -> str:
+    """Who was denied and why, those with the same reason together."""
+    by_reason: defaultdict[str, list[str]] = defaultdict(list)
+    for candidate in candidates:
+        if not candidate.admitted:
+            by_reason[candidate.reason].append(candidate.model.name)
+    denials = [f"{' and '.join(names)} ({reason})" for reason, names in by_reason.items()]
+    return f"; denied: {', '.join(denials)}" if denials else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sqlite3
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
@@ -24,6 +25,7 @@ from semroute_service.router import Router
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from semroute_service.decision import Decision
     from semroute_service.router import Ask
@@ -69,16 +71,12 @@ class Server:
         self._stopping: asyncio.Task[None] | None = None
 
     async def start(self) -> int:
-        """Listen, begin to warm up, and return the port; raises ``OSError`` if it is taken."""
+        """Listen, begin to warm up, and return the port.
+
+        Raises ``OSError`` where the port is taken or the ledger cannot be opened. ``stop`` ends
+        the server after either.
+        """
         settings = self.settings
-        ledger_path = settings.home / "ledger.sqlite3" if settings.home else None
-        self._router = Router(
-            self._profiles,
-            ClassifierPool(self._utterances, settings.home, settings.encoder),
-            BackendPool(),
-            Ledger(ledger_path),
-        )
-        self._ready = asyncio.get_running_loop().create_future()
         limit = settings.max_message_bytes
         options = (
             *_CHANNEL_OPTIONS,
@@ -86,6 +84,13 @@ class Server:
             ("grpc.max_send_message_length", limit),
         )
         self._grpc = grpc.aio.server(options=options)
+        self._router = Router(
+            self._profiles,
+            ClassifierPool(self._utterances, settings.home, settings.encoder),
+            BackendPool(),
+            _open_ledger(settings.home),
+        )
+        self._ready = asyncio.get_running_loop().create_future()
         router_pb2_grpc.add_RouterServiceServicer_to_server(_RouterServicer(self), self._grpc)
         profile_pb2_grpc.add_ProfileServiceServicer_to_server(_ProfileServicer(self), self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
@@ -127,8 +132,7 @@ class Server:
         if self._router:
             await self._router.classifiers.close()
             await self._router.backends.close()
-            await asyncio.get_running_loop().shutdown_default_executor()
-            self._router.ledger.close()
+            await asyncio.to_thread(self._router.ledger.close)
 
     async def _warm_up(self, router: Router, ready: asyncio.Future[Router]) -> None:
         profile = self._profiles.active
@@ -248,6 +252,14 @@ class _ProfileServicer(profile_pb2_grpc.ProfileServiceServicer):
                 active=wire.write_summary(active, active), previous=previous
             )
         raise AssertionError
+
+
+def _open_ledger(home: Path | None) -> Ledger:
+    path = home / "ledger.sqlite3" if home else None
+    try:
+        return Ledger(path)
+    except sqlite3.Error as error:
+        raise OSError(f"the ledger {path} cannot be opened: {error}") from error
 
 
 @contextlib.asynccontextmanager

@@ -34,7 +34,9 @@ def load_encoder(spec: str) -> Encoder:
     if path.is_dir():
         return st.SentenceTransformerEncoder(spec, path)
     if spec.startswith((".", "/", "~")):
-        raise EncoderError(f'the encoder "{spec}" is not a folder')
+        raise EncoderError(
+            f'the encoder "{spec}" is not a folder; give that of a sentence-transformers model'
+        )
     found = st.hub_folder(spec, download=True)
     assert found is not None
     return st.SentenceTransformerEncoder(spec, found)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from semroute_classifier.encoders.base import States
 
-_SAMPLE_BYTES = 64 * 1024
+_BLOCK = 16 * 1024
+_BLOCKS = 256
 _FEWEST_LAYERS = 4
 
 
@@ -34,7 +35,10 @@ class SentenceTransformerEncoder:
         try:
             self._model = _load(folder)
         except Exception as error:  # the library raises whatever its parts raise
-            raise EncoderError(f'"{name}" at {folder} cannot be loaded: {error}') from error
+            raise EncoderError(
+                f'the encoder "{name}" cannot be loaded ({error}); {folder} must hold a '
+                "sentence-transformers model: modules.json, config.json, tokenizer and weights"
+            ) from error
         dimension = self._model.get_embedding_dimension()
         if not dimension:
             raise EncoderError(f'"{name}" at {folder} says nothing of its dimension')
@@ -107,26 +111,25 @@ def hub_folder(model: str, *, download: bool) -> Path | None:
     except Exception as error:  # offline, unknown, gated: each is another type
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise EncoderError(
-            f'the encoder "{model}" is neither a folder nor on this machine, and fetching it '
-            f"failed: {reason}"
+            f'the encoder "{model}" is neither a folder nor on this machine, and cannot be fetched '
+            f'({reason}); use "bundled", which needs no network, or the path of a model\'s folder'
         ) from error
 
 
 def fingerprint_of(folder: Path) -> str:
-    """A digest of what makes the vectors: every file's name and size and the ends of its content.
+    """A digest of what makes the vectors: every file's name and size and samples of its content.
 
-    Reading 2 GB of weights at every start would cost seconds, so a file over 128 KiB is sampled
-    at its beginning and end.
+    Reading 2 GB of weights at every start would cost seconds, so a file over 4 MiB is read at 256
+    places spread over it: training that leaves its ends alone must be seen too.
     """
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md"):
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder)}\0{size}\0".encode())
         with path.open("rb") as file:
-            digest.update(file.read(_SAMPLE_BYTES))
-            if size > _SAMPLE_BYTES:
-                file.seek(max(_SAMPLE_BYTES, size - _SAMPLE_BYTES))
-                digest.update(file.read())
+            for start in (*range(0, size, max(_BLOCK, size // _BLOCKS)), max(0, size - _BLOCK)):
+                file.seek(start)
+                digest.update(file.read(_BLOCK))
     return "st-" + digest.hexdigest()[:16]
 
 

@@ -40,6 +40,7 @@ _SERVICE_CONFIG = {
 CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     ("grpc.enable_retries", 1),
+    ("grpc.enable_http_proxy", 0),  # a query goes to the address that was given, to no other
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
 import httpx
@@ -124,8 +124,9 @@ def _headers(backend: Backend) -> dict[str, str]:
 
 
 async def _received(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    raw = cast("AsyncGenerator[bytes, None]", response.aiter_raw())  # it is one, and wants closing
     with _translated():
-        async with contextlib.aclosing(response.aiter_raw()) as chunks:
+        async with contextlib.aclosing(raw) as chunks:
             async for chunk in chunks:
                 yield chunk
 

@@ -156,7 +156,7 @@ class _StreamReader:
     def _skip(self) -> Delta:
         """A chunk that cannot be understood is passed over; a stream of them is not."""
         self._malformed += 1
-        if self._malformed > _MAX_MALFORMED:
+        if self._malformed > _MAX_MALFORMED and self.finish is None:
             raise BackendError(ErrorClass.PROVIDER_PROTOCOL, "too many malformed chunks")
         return Delta()
 

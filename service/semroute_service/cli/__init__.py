@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
 _EXAMPLES = """\
 examples:
   semroute serve                                   start the router on 127.0.0.1:50051
@@ -73,33 +74,33 @@ def _serve(command: argparse.ArgumentParser) -> None:
     _folders(command)
     command.add_argument(
         "--profile",
-        default=os.environ.get("SEMROUTE_PROFILE", "development"),
+        default=_twin("PROFILE", "development"),
         metavar="NAME",
         help="the active profile (SEMROUTE_PROFILE; default: development)",
     )
     command.add_argument(
         "--listen",
-        default=os.environ.get("SEMROUTE_LISTEN", "127.0.0.1:50051"),
+        default=_twin("LISTEN", "127.0.0.1:50051"),
         metavar="HOST:PORT",
         help="where to listen; port 0 takes a free one (SEMROUTE_LISTEN; default: %(default)s)",
     )
     command.add_argument(
         "--encoder",
-        default=os.environ.get("SEMROUTE_ENCODER", ""),
+        default=_twin("ENCODER"),
         metavar="E",
         help="auto, bundled, hashing, a folder or a hub id; overrides the profiles' "
         "(SEMROUTE_ENCODER)",
     )
     command.add_argument(
         "--home",
-        default=os.environ.get("SEMROUTE_HOME", ""),
+        default=_twin("HOME"),
         metavar="DIR",
         help="where artifacts and the ledger lie (SEMROUTE_HOME; default: the user's cache)",
     )
     command.add_argument(
         "--log-level",
-        default=os.environ.get("SEMROUTE_LOG_LEVEL", "info"),
-        choices=["debug", "info", "warning", "error"],
+        default=_twin("LOG_LEVEL", "info"),
+        choices=LOG_LEVELS,
         help="how much to log, to standard error (SEMROUTE_LOG_LEVEL; default: info)",
     )
     command.set_defaults(run="serve:serve")
@@ -159,13 +160,13 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("file", metavar="FILE", help="the queries, JSONL")
     command.add_argument(
         "--utterances",
-        default=os.environ.get("SEMROUTE_UTTERANCES", ""),
+        default=_twin("UTTERANCES"),
         metavar="DIR",
         help="the utterances to classify by (SEMROUTE_UTTERANCES; default: ./utterances)",
     )
     command.add_argument(
         "--encoder",
-        default=os.environ.get("SEMROUTE_ENCODER", "auto"),
+        default=_twin("ENCODER", "auto"),
         metavar="E",
         help="auto, bundled, hashing, a folder or a hub id (default: %(default)s)",
     )
@@ -177,7 +178,7 @@ def _folders(command: argparse.ArgumentParser) -> None:
     for name in ("profiles", "utterances"):
         command.add_argument(
             f"--{name}",
-            default=os.environ.get(f"SEMROUTE_{name.upper()}", ""),
+            default=_twin(name.upper()),
             metavar="DIR",
             help=f"the folder of {name} (SEMROUTE_{name.upper()}; default: ./{name}, or the "
             "built-in ones where there is none)",
@@ -187,7 +188,7 @@ def _folders(command: argparse.ArgumentParser) -> None:
 def _asking(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--server",
-        default=os.environ.get("SEMROUTE_ADDRESS", "127.0.0.1:50051"),
+        default=_twin("ADDRESS", "127.0.0.1:50051"),
         metavar="HOST:PORT",
         help="the server to ask (SEMROUTE_ADDRESS; default: %(default)s)",
     )
@@ -214,6 +215,11 @@ def _asking(command: argparse.ArgumentParser) -> None:
         "--timeout", type=float, default=60.0, metavar="S", help="seconds (default: %(default)s)"
     )
     command.add_argument("--json", action="store_true", help="print JSON, one object a line")
+
+
+def _twin(name: str, default: str = "") -> str:
+    """SEMROUTE_``name``, or the default where it is unset or empty."""
+    return os.environ.get(f"SEMROUTE_{name}") or default
 
 
 def _say(text: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from semroute import RouterError, SyncRouterClient
 from semroute.v1 import router_pb2 as pb
@@ -19,20 +19,31 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _BATCH = 100
-_KEYS = {
-    "query", "profile", "model", "tenant", "region", "sensitivity", "local_only",
-    "objective", "max_cost", "session_id",
-}  # fmt: skip
+_KEYS: dict[str, tuple[str, type | tuple[type, ...]]] = {
+    "query": ("text", str),
+    "profile": ("text", str),
+    "model": ("text", str),
+    "tenant": ("text", str),
+    "region": ("text", str),
+    "sensitivity": ("text", str),
+    "local_only": ("true or false", bool),
+    "objective": ("text", str),
+    "max_cost": ("a number", (int, float)),
+    "session_id": ("text", str),
+}
+"""What a line of a batch may hold: what it must be, in words and as types. Null is unset."""
 _NANO = 1_000_000_000
+_UNASKABLE = (ValueError, OverflowError)
+"""What the contract's messages raise where they cannot hold a number or a text."""
 
 
 def decide(options: argparse.Namespace) -> int:
     """One decision, or a batch of them."""
     if bool(options.batch) == bool(options.query):
-        return output.fail("give a query, or --batch IN --out OUT")
+        return output.fail("give a query, or --batch IN --out OUT", status=2)
     if options.batch:
         if not options.out:
-            return output.fail("--batch needs --out OUT")
+            return output.fail("--batch needs --out OUT", status=2)
         return _decide_batch(options)
     try:
         with SyncRouterClient(options.server) as client:
@@ -46,6 +57,8 @@ def decide(options: argparse.Namespace) -> int:
             )
     except RouterError as error:
         return _failed(error, options)
+    except _UNASKABLE as error:
+        return output.fail(str(error), status=2)
     if options.json:
         output.print_json(output.as_dict(decision))
     else:
@@ -56,21 +69,19 @@ def decide(options: argparse.Namespace) -> int:
 def complete(options: argparse.Namespace) -> int:
     """An answer, printed as it comes; what is said of it goes to standard error."""
     if not options.query:
-        return output.fail("give a query, or - to read standard input")
-    messages = [pb.Message(role=pb.ROLE_USER, text=_text(options.query))]
-    if options.system:
-        messages.insert(0, pb.Message(role=pb.ROLE_SYSTEM, text=options.system))
-    sampling = pb.Sampling(max_tokens=options.max_tokens, temperature=options.temperature)
+        return output.fail("give a query, or - to read standard input", status=2)
     try:
         with (
             SyncRouterClient(options.server) as client,
             client.complete(
-                messages,
+                _messages(options),
                 profile=options.profile,
                 caller=_caller(vars(options)),
                 preferences=_preferences(vars(options)),
                 session_id=options.session,
-                sampling=sampling,
+                sampling=pb.Sampling(
+                    max_tokens=options.max_tokens, temperature=options.temperature
+                ),
                 timeout=options.timeout,
             ) as answer,
         ):
@@ -83,6 +94,8 @@ def complete(options: argparse.Namespace) -> int:
         if not options.json:
             print()
         return _failed(error, options)
+    except _UNASKABLE as error:
+        return output.fail(str(error), status=2)
     assert answer.decision
     assert answer.finish
     if options.json:
@@ -104,28 +117,18 @@ def complete(options: argparse.Namespace) -> int:
 def _decide_batch(options: argparse.Namespace) -> int:
     """Every line of the input has one line in the output, in order; the file appears whole."""
     try:
-        lines = Path(options.batch).read_text(encoding="utf-8").splitlines()
+        # Not splitlines: JSON text may hold line separators other than these.
+        lines = Path(options.batch).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         return output.fail(f"{options.batch}: {error}")
     items = [_item(line, options) for line in lines if line.strip()]
-    out = Path(options.out)
     failed = 0
     try:
-        with (
-            SyncRouterClient(options.server) as client,
-            tempfile.NamedTemporaryFile(
-                "w", encoding="utf-8", dir=out.parent, prefix=f".{out.name}-", delete=False
-            ) as file,
-        ):
-            try:
-                for done, row in enumerate(_rows(client, items, options.timeout), 1):
-                    failed += "error" in row
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                    _progress(done, len(items))
-            except BaseException:
-                os.unlink(file.name)
-                raise
-        os.replace(file.name, out)
+        with SyncRouterClient(options.server) as client, _appearing(Path(options.out)) as file:
+            for done, row in enumerate(_rows(client, items, options.timeout), 1):
+                failed += "error" in row
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                _progress(done, len(items))
     except RouterError as error:
         return _failed(error, options)
     except OSError as error:
@@ -135,6 +138,19 @@ def _decide_batch(options: argparse.Namespace) -> int:
     else:
         print(f"{len(items) - failed} decided, {failed} failed: {options.out}", file=sys.stderr)
     return 1 if failed else 0
+
+
+@contextlib.contextmanager
+def _appearing(path: Path) -> Iterator[TextIO]:
+    """A file to write that takes the place of ``path`` whole, or not at all."""
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        # Half a surrogate pair, which UTF-8 cannot hold, becomes its JSON escape.
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _rows(
@@ -157,22 +173,30 @@ def _rows(
 
 def _item(line: str, options: argparse.Namespace) -> dict[str, Any]:
     """One line of a batch; what it leaves out comes from the command line."""
-    defaults = {key: vars(options).get(key) for key in _KEYS - {"query"}}
+    defaults = {key: vars(options).get(key) for key in _KEYS if key != "query"}
     try:
         item = json.loads(line)
         if isinstance(item, str):
             item = {"query": item}
         if not isinstance(item, dict) or not isinstance(item.get("query"), str):
             raise ValueError('must be a JSON string, or an object with "query"')
-        unknown = sorted(item.keys() - _KEYS)
-        if unknown:
-            raise ValueError(f"unknown key {unknown[0]}; known: {', '.join(sorted(_KEYS))}")
-        merged = {**defaults, "session_id": options.session, **item}
+        _check_keys(item)
+        given = {key: value for key, value in item.items() if value is not None}
+        merged = {**defaults, "session_id": options.session, **given}
         _request(merged)
-    except (ValueError, TypeError) as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         reason = {"code": "INVALID_ARGUMENT", "reason": "INVALID_REQUEST", "message": str(error)}
         return {"query": line, "error": reason}
     return merged
+
+
+def _check_keys(item: dict[str, Any]) -> None:
+    for key, value in item.items():
+        if key not in _KEYS:
+            raise ValueError(f"unknown key {key}; known: {', '.join(sorted(_KEYS))}")
+        word, kind = _KEYS[key]
+        if value is not None and not isinstance(value, kind):
+            raise ValueError(f"{key} must be {word}")
 
 
 def _request(item: dict[str, Any]) -> pb.DecideRequest:
@@ -206,6 +230,13 @@ def _preferences(item: dict[str, Any]) -> pb.Preferences:
         max_cost_nano_usd=None if max_cost is None else round(max_cost * _NANO),
         explain=bool(item.get("explain")),
     )
+
+
+def _messages(options: argparse.Namespace) -> list[pb.Message]:
+    messages = [pb.Message(role=pb.ROLE_USER, text=_text(options.query))]
+    if options.system:
+        messages.insert(0, pb.Message(role=pb.ROLE_SYSTEM, text=options.system))
+    return messages
 
 
 def _text(argument: str) -> str:

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from semroute import RouterError
 
 
-def fail(message: str) -> int:
-    """Say what went wrong; returns the exit status."""
+def fail(message: str, status: int = 1) -> int:
+    """Say what went wrong; returns the exit status: 1 failed, 2 wrong usage."""
     print(f"semroute: {message}", file=sys.stderr)
-    return 1
+    return status
 
 
 def describe(error: RouterError) -> str:
@@ -90,7 +90,7 @@ def print_decision(decision: pb.Decision, *, explain: bool = False) -> None:
     lines = [
         (
             "task",
-            f"{verdict.task or 'none of them'}   tier {tier}   confidence {verdict.confidence:.2f}",
+            f"{verdict.task or 'none of them'}, tier {tier}, confidence {verdict.confidence:.2f}",
         ),
         ("model", f"{decision.model} on {decision.backend}"),
         ("behind it", ", ".join(decision.fallback_chain) or "nothing"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from semroute_classifier.documents import ConfigError
 from semroute_classifier.encoders import EncoderError
 
-from semroute_service.cli import output
+from semroute_service.cli import LOG_LEVELS, output
 from semroute_service.cli.files import folder
 from semroute_service.errors import SemrouteError
 from semroute_service.server import Server
@@ -29,6 +29,8 @@ def serve(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
     from pathlib import Path
 
+    if options.log_level not in LOG_LEVELS:  # argparse does not look at a default
+        return output.fail(f"the log level must be one of {', '.join(LOG_LEVELS)}", status=2)
     logging.basicConfig(
         level=options.log_level.upper(),
         format="%(asctime)s %(levelname)-7s %(message)s",

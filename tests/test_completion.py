@@ -1,0 +1,340 @@
+"""What becomes of an answer when upstreams fail: before the first delta, after it, and for good."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from upstream import (
+    DONE,
+    GENEROUS,
+    Behaviour,
+    Cut,
+    Raw,
+    Status,
+    Step,
+    Told,
+    Wait,
+    answer,
+    ask,
+    chain,
+    failure,
+    finish,
+    nobody,
+    outcome,
+    profile,
+    routed,
+    say,
+    stream,
+    upstream,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+IMPATIENT = {"timeout_seconds": 1.0}
+HALF = (say("half"), Wait(0.2))
+"""A delta that goes out before anything else happens."""
+
+BEFORE: Mapping[str, tuple[Behaviour, str]] = {
+    "500": (Status(500), "PROVIDER_UNAVAILABLE"),
+    "502": (Status(502, "<html>bad gateway</html>"), "PROVIDER_UNAVAILABLE"),
+    "503": (Status(503), "PROVIDER_UNAVAILABLE"),
+    "408": (Status(408), "PROVIDER_UNAVAILABLE"),
+    "429": (Status(429), "PROVIDER_RATE_LIMIT"),
+    "401": (Status(401), "PROVIDER_CREDENTIALS"),
+    "402": (Status(402), "PROVIDER_CREDENTIALS"),
+    "403": (Status(403), "PROVIDER_CREDENTIALS"),
+    "404": (Status(404), "PROVIDER_MODEL_NOT_FOUND"),
+    "418": (Status(418), "PROVIDER_PROTOCOL"),
+    "closed before headers": (Raw(), "PROVIDER_CONNECT"),
+    "closed within headers": (Raw(b"HTTP/1.1 200 OK\r\nContent-"), "PROVIDER_CONNECT"),
+    "silent before headers": (Wait(), "PROVIDER_TIMEOUT"),
+    "silent after headers": (stream(Wait()), "PROVIDER_TIMEOUT"),
+    "alive but silent": (stream(*[b": alive\n\n", Wait(0.1)] * 99), "PROVIDER_TIMEOUT"),
+    "empty": (stream(), "PROVIDER_CONNECT"),
+    "empty deltas": (stream(say(""), say(role="assistant")), "PROVIDER_CONNECT"),
+    "only DONE": (stream(DONE), "PROVIDER_CONNECT"),
+    "cut": (stream(b": alive\n\n", Cut()), "PROVIDER_CONNECT"),
+    "error inside": (stream(failure("overloaded")), "PROVIDER_UNAVAILABLE"),
+    "rate limit inside": (stream(failure("slow down", code=429)), "PROVIDER_RATE_LIMIT"),
+    "error as text inside": (stream({"error": "no"}), "PROVIDER_UNAVAILABLE"),
+}
+AFTER: Mapping[str, tuple[tuple[Step, ...], str]] = {
+    "cut": ((Cut(),), "PROVIDER_INTERRUPTED"),
+    "closed": ((), "PROVIDER_INTERRUPTED"),
+    "DONE without finish": ((DONE,), "PROVIDER_INTERRUPTED"),
+    "error object": ((failure("overloaded"),), "PROVIDER_UNAVAILABLE"),
+    "silence": ((Wait(),), "PROVIDER_TIMEOUT"),
+    "rubbish": ((b"data: {{{\n\n" * 50,), "PROVIDER_PROTOCOL"),
+}
+
+
+async def tell(*behaviours: Behaviour, behavior: Any = None, **options: Any) -> Told:
+    """What a caller is told where the upstreams behave like this."""
+    async with chain(*behaviours, behavior=behavior or {}) as (client, _):
+        return await ask(client, **options)
+
+
+def reason(told: Told) -> str:
+    """The status and reason of the error, which left no finish."""
+    assert told.error
+    assert told.answer.finish is None
+    return f"{told.error.code.name} {told.error.reason}"
+
+
+@pytest.mark.parametrize("how", BEFORE)
+async def test_before_the_first_delta_the_next_one_answers(how: str) -> None:
+    """A failure before anything was promised costs the caller nothing, and is on the record."""
+    behaviour, error_class = BEFORE[how]
+    async with chain(behaviour, answer("well"), behavior=IMPATIENT) as (client, servers):
+        told = await ask(client)
+    assert (told.text, told.finish.model, told.finish.backend) == ("well", "second", "second")
+    assert told.answer.decision
+    assert told.answer.decision.model == "first"
+    assert told.failures == [("first", error_class)]
+    assert [outcome(a) for a in told.finish.attempts] == [("first", error_class), ("second", "OK")]
+    assert told.answer.restarts == 0
+    assert [len(server.requests) for server in servers] == [1, 1]
+
+
+async def test_a_refused_connection_leads_to_the_next_one() -> None:
+    """Where nothing listens at all, the next candidate answers."""
+    async with upstream() as second, routed(profile(nobody(), second)) as client:
+        told = await ask(client)
+    assert told.failures == [("first", "PROVIDER_CONNECT")]
+    assert told.finish.model == "second"
+
+
+async def test_candidates_are_tried_in_the_order_of_the_decision() -> None:
+    """The chain is walked as the decision announced it, each attempt with its own times."""
+    async with chain(Status(500), Status(404), answer()) as (client, servers):
+        told = await ask(client)
+    assert told.answer.decision
+    assert list(told.answer.decision.fallback_chain) == ["second", "third"]
+    attempts = told.finish.attempts
+    assert [attempt.model for attempt in attempts] == ["first", "second", "third"]
+    arrived = [server.requests[0].at for server in servers]
+    assert arrived == sorted(arrived)
+    began = [attempt.started_at.ToNanoseconds() for attempt in attempts]
+    assert began == sorted(began)
+    assert [a.HasField("time_to_first_token") for a in attempts] == [False, False, True]
+    assert list(told.answer.attempts) == list(attempts[:2])
+
+
+@pytest.mark.parametrize("how", AFTER)
+async def test_after_the_first_delta_nobody_else_goes_on(how: str) -> None:
+    """A broken answer ends in an error that says so; no other model continues it in silence."""
+    steps, error_class = AFTER[how]
+    async with chain(stream(*HALF, *steps), answer(), behavior=IMPATIENT) as (client, servers):
+        told = await ask(client)
+    assert reason(told) == "UNAVAILABLE STREAM_INTERRUPTED"
+    assert told.text == "half"
+    assert told.failures == [("first", error_class)]
+    assert told.answer.attempts[0].usage.estimated
+    assert told.answer.attempts[0].usage.completion_tokens > 0
+    assert not servers[1].requests
+
+
+@pytest.mark.parametrize("how", AFTER)
+async def test_after_the_first_delta_a_caller_may_allow_a_restart(how: str) -> None:
+    """With allow_restart the half is discarded aloud, and the next one's answer is whole."""
+    broken = stream(*HALF, *AFTER[how][0])
+    async with chain(broken, answer("whole"), behavior=IMPATIENT | {"max_retries": 2}) as (
+        client,
+        servers,
+    ):
+        told = await ask(client, allow_restart=True)
+    assert [delta.text for delta in told.deltas] == ["half", "whole"]
+    assert (told.answer.restarts, told.text, told.finish.model) == (1, "whole", "second")
+    assert [len(server.requests) for server in servers] == [1, 1]
+
+
+async def test_a_restart_is_announced_before_an_empty_answer_too() -> None:
+    """Where the second answer has no text, the half of the first is discarded all the same."""
+    told = await tell(stream(*HALF, Cut()), stream(finish(), DONE), allow_restart=True)
+    assert (told.answer.restarts, told.text, told.finish.model) == (1, "", "second")
+
+
+@pytest.mark.parametrize("last", [stream(*HALF), Status(500)], ids=["broken", "dead"])
+async def test_a_restart_that_fails_is_an_interruption(last: Behaviour) -> None:
+    """Who holds a half that nobody could replace is told that it is not whole."""
+    told = await tell(stream(*HALF), last, allow_restart=True)
+    assert reason(told) == "UNAVAILABLE STREAM_INTERRUPTED"
+    assert [model for model, _ in told.failures] == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    "behaviour", [Status(400), Status(422), stream(failure("bad", code=400))], ids=repr
+)
+async def test_a_malformed_request_is_the_callers(behaviour: Behaviour) -> None:
+    """What one upstream calls malformed is not tried at others."""
+    async with chain(behaviour, answer(), behavior={"max_retries": 2}) as (client, servers):
+        told = await ask(client)
+    assert reason(told) == "INVALID_ARGUMENT UPSTREAM_INVALID_REQUEST"
+    assert [len(server.requests) for server in servers] == [1, 0]
+
+
+TOO_LONG = [
+    Status(400, failure("This model's maximum context length is 8192 tokens.")),
+    Status(400, failure("too long", code="context_length_exceeded")),
+    Status(413),
+    stream(failure("too long", code="context_length_exceeded")),
+]
+
+
+@pytest.mark.parametrize("behaviour", TOO_LONG, ids=repr)
+async def test_what_is_too_long_for_one_is_tried_at_the_next(behaviour: Behaviour) -> None:
+    """A longer context may stand behind a short one."""
+    told = await tell(behaviour, answer("well"))
+    assert told.failures == [("first", "CALLER_CONTEXT_LENGTH")]
+    assert told.text == "well"
+
+
+@pytest.mark.parametrize("behaviour", TOO_LONG, ids=repr)
+async def test_what_is_too_long_for_all_is_the_callers(behaviour: Behaviour) -> None:
+    """If no context is long enough, the caller learns why."""
+    told = await tell(behaviour, behaviour)
+    assert reason(told) == "INVALID_ARGUMENT CONTEXT_LENGTH_EXCEEDED"
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        Status(400, failure("no", code="content_filter")),
+        stream(finish("content_filter"), DONE),
+        stream(failure("no", code="content_filter")),
+    ],
+    ids=repr,
+)
+async def test_a_content_filter_is_not_routed_around(behaviour: Behaviour) -> None:
+    """What one upstream's filter refuses is not tried at another."""
+    async with chain(behaviour, answer()) as (client, servers):
+        told = await ask(client)
+    assert reason(told) == "FAILED_PRECONDITION CONTENT_FILTERED"
+    assert told.failures == [("first", "POLICY_CONTENT_FILTER")]
+    assert not servers[1].requests
+
+
+@pytest.mark.parametrize(
+    ("behaviours", "expected"),
+    [
+        ((Status(401), Status(403)), "UNAVAILABLE UPSTREAM_CREDENTIALS"),
+        ((Status(401), Status(500)), "UNAVAILABLE BACKENDS_UNAVAILABLE"),
+        ((Status(413), Status(503)), "UNAVAILABLE BACKENDS_UNAVAILABLE"),
+        ((Status(503), Raw(), Status(404)), "UNAVAILABLE BACKENDS_UNAVAILABLE"),
+    ],
+    ids=repr,
+)
+async def test_why_nobody_answered(behaviours: tuple[Behaviour, ...], expected: str) -> None:
+    """When all fail, the status says whose fault it is, and when to come back."""
+    told = await tell(*behaviours)
+    assert reason(told) == expected
+    assert len(told.failures) == len(behaviours)
+    assert told.error
+    if expected.endswith("BACKENDS_UNAVAILABLE"):
+        assert told.error.retry_after
+        assert told.error.retry_after > 0
+
+
+@pytest.mark.parametrize(
+    ("how", "calls"),
+    [
+        *((how, 3) for how in ("500", "503", "429", "closed before headers", "error inside")),
+        *((how, 1) for how in ("401", "404", "418", "silent before headers")),
+    ],
+)
+async def test_max_retries(how: str, calls: int) -> None:
+    """What may pass is tried again, as often as the profile says and no oftener; the rest once."""
+    retrying = IMPATIENT | {"max_retries": 2}
+    async with chain(BEFORE[how][0], answer(), behavior=retrying) as (client, servers):
+        told = await ask(client)
+    assert [len(server.requests) for server in servers] == [calls, 1]
+    assert told.failures == [("first", BEFORE[how][1])] * calls
+
+
+async def test_a_retry_that_succeeds_stays_with_the_first() -> None:
+    """A stumble is not a fall: the second call to the same backend answers."""
+    async with chain((Status(503), answer()), answer(), behavior={"max_retries": 1}) as (
+        client,
+        servers,
+    ):
+        told = await ask(client)
+    assert [outcome(a) for a in told.finish.attempts] == [
+        ("first", "PROVIDER_UNAVAILABLE"),
+        ("first", "OK"),
+    ]
+    assert not servers[1].requests
+
+
+async def test_a_short_retry_after_is_waited_for() -> None:
+    """One second, asked for by the upstream, passes before it is called again."""
+    busy = Status(429, headers={"retry-after": "1"})
+    async with chain((busy, answer()), behavior={"max_retries": 1}) as (client, (server,)):
+        assert (await ask(client)).finish
+    assert server.requests[1].at - server.requests[0].at >= 0.95
+
+
+@pytest.mark.parametrize(("asked", "told"), [("30", 30), ("0", 1), ("soon", 1), ("-5", 1)])
+async def test_a_long_retry_after_is_for_the_caller(asked: str, told: float) -> None:
+    """A long wait is not sat out but passed on; what is no number of seconds is not believed."""
+    busy = Status(503, headers={"retry-after": asked})
+    async with asyncio.timeout(GENEROUS):
+        error = (await tell(busy, behavior={"max_retries": 1 if told > 2 else 0})).error
+    assert error
+    assert error.retry_after == told
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e300"])
+async def test_an_absurd_retry_after_does_no_harm(value: str) -> None:
+    """Whatever an upstream writes, the caller gets the error that is meant."""
+    told = await tell(Status(503, headers={"retry-after": value}))
+    assert reason(told) == "UNAVAILABLE BACKENDS_UNAVAILABLE"
+
+
+@pytest.mark.parametrize("code", [400, 401, 404, 413, 429, 500])
+async def test_upstream_bodies_never_reach_the_caller(code: int) -> None:
+    """An upstream's words stay out of every event and error."""
+    told = await tell(Status(code, failure("INNER WORDS")), stream(failure("INNER WORDS")))
+    assert told.error
+    assert "INNER" not in told.everything
+
+
+@pytest.mark.parametrize(
+    "behaviour", [Wait(), stream(Wait()), stream(say("half"), Wait())], ids=repr
+)
+async def test_when_the_caller_leaves_the_upstream_is_left_too(behaviour: Behaviour) -> None:
+    """A caller's leaving closes the upstream request long before any clock does."""
+    async with chain(behaviour, answer()) as (client, servers):
+        asking = asyncio.create_task(ask(client))
+        async with asyncio.timeout(GENEROUS):
+            while not servers[0].requests:
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(0.2)
+            asking.cancel()
+            await servers[0].requests[0].left.wait()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asking
+    assert not servers[1].requests
+
+
+async def test_the_callers_deadline_bounds_all_attempts() -> None:
+    """A deadline ends the call, leaves the upstream, and starts no other attempt."""
+    async with chain(Wait(), answer()) as (client, servers):
+        told = await ask(client, timeout=0.5)
+        async with asyncio.timeout(GENEROUS):
+            await servers[0].requests[0].left.wait()
+    assert told.error
+    assert told.error.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert not servers[1].requests
+
+
+async def test_the_clock_is_of_silence_not_of_the_whole() -> None:
+    """An answer may take longer than timeout_seconds as long as it goes on."""
+    slow = [step for _ in range(5) for step in (say("a"), Wait(0.5))]
+    told = await tell(stream(*slow, finish(), DONE), behavior={"timeout_seconds": 2})
+    assert told.text == "aaaaa"
+    assert told.finish.attempts[0].duration.ToTimedelta().total_seconds() > 2

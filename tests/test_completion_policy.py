@@ -1,0 +1,325 @@
+"""Governance and money at every hop: who receives nothing, and what is booked whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from semroute.v1 import router_pb2 as pb
+from semroute_service.ledger import Ledger
+from upstream import (
+    DONE,
+    GENEROUS,
+    USAGE,
+    Behaviour,
+    Cut,
+    Raw,
+    Status,
+    Told,
+    Wait,
+    answer,
+    ask,
+    chain,
+    failure,
+    finish,
+    outcome,
+    say,
+    stream,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+CLOUD = {"second": {"provider": "deepseek"}}
+OPEN: dict[str, Any] = {"backends": CLOUD, "governance": {"allow_cloud": True}}
+"""A profile that lets its queries go to the cloud."""
+COST = 11 * 1_000 + 7 * 2_000
+"""What USAGE costs in nano-USD at the price of ``priced``."""
+RESERVED = 1_024 * 2_000
+"""What an answer of unknown length is expected to cost at least."""
+LONG = {"prompt_tokens": 10, "completion_tokens": 1_000}
+BROKEN = stream(say("half"), Wait(0.2), Cut())
+
+FAILURES: dict[str, Behaviour] = {
+    "500": Status(500),
+    "429": Status(429),
+    "401": Status(401),
+    "404": Status(404),
+    "too long": Status(413),
+    "malformed": Status(400),
+    "filtered": Status(400, failure("content_filter")),
+    "closed": Raw(),
+    "silent": Wait(),
+    "error inside": stream(failure("overloaded")),
+    "broken": BROKEN,
+}
+
+
+def priced(*names: str) -> dict[str, Any]:
+    """Models at one and two USD per million tokens: 1,000 and 2,000 nano-USD per token."""
+    return {name: {"price": {"input": 1, "output": 2}} for name in names}
+
+
+MONTH: dict[str, Any] = {"models": priced("first"), "cost": {"monthly_limit": 0.0025}}
+"""Enough for one answer that uses LONG."""
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cloud could be called; only governance keeps anyone from it."""
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "k")
+
+
+@pytest.fixture
+def spent(tmp_path: Path) -> Callable[[], int]:
+    """What the ledger of a server whose home is ``tmp_path`` has booked, in nano-USD."""
+
+    def read() -> int:
+        ledger = Ledger(tmp_path / "ledger.sqlite3")
+        try:
+            return ledger.spent("test")
+        finally:
+            ledger.close()
+
+    return read
+
+
+async def becomes(read: Callable[[], int], expected: Callable[[int], bool]) -> int:
+    """Wait until what ``read`` gives is as expected: settlement follows the last event."""
+    async with asyncio.timeout(GENEROUS):
+        while not expected(read()):
+            await asyncio.sleep(0.02)
+    return read()
+
+
+WAYS_TO_STAY: dict[str, tuple[dict[str, Any], dict[str, Any], pb.Caller | None]] = {
+    "the caller's local_only": ({"allow_cloud": True}, {}, pb.Caller(local_only=True)),
+    "the profile's allow_cloud": ({"allow_cloud": False}, {}, None),
+    "the row's allow_cloud": ({"allow_cloud": True}, {"allow_cloud": False}, None),
+    "the row's fallback_to_cloud": ({"allow_cloud": True}, {"fallback_to_cloud": False}, None),
+    "the caller's sensitivity": (
+        {"allow_cloud": True},
+        {},
+        pb.Caller(sensitivity=pb.SENSITIVITY_CONFIDENTIAL),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_STAY)
+async def test_the_cloud_gets_nothing_whatever_fails_before_it(way: str) -> None:
+    """A cloud upstream behind a failing local one receives no request where it may not see one."""
+    governance, row, caller = WAYS_TO_STAY[way]
+    parts = {"governance": governance, "row": row, "behavior": {"timeout_seconds": 0.5}}
+    failing = tuple(FAILURES.values())
+    async with chain(failing, answer(), answer(), backends=CLOUD, **parts) as (
+        client,
+        (local, cloud, _),
+    ):
+        told = [await ask(client, caller=caller, allow_restart=True) for _ in FAILURES]
+    assert len(local.requests) == len(FAILURES)
+    assert not cloud.requests
+    answered = [t.finish.model for t in told if not t.error]
+    assert answered == ["third"] * (len(FAILURES) - 2)
+    assert "second" not in {attempt.model for t in told for attempt in t.answer.attempts}
+
+
+async def test_the_cloud_answers_where_it_may() -> None:
+    """The same chain with the cloud allowed uses it, so the silence above is governance's."""
+    async with chain(Status(500), answer(), **OPEN) as (client, (_, cloud)):
+        told = await ask(client)
+    assert told.finish.model == "second"
+    assert cloud.requests[0].headers["authorization"] == "Bearer k"
+
+
+async def test_nobody_is_asked_where_only_the_cloud_is_left() -> None:
+    """When the last local candidate has failed the call fails; the cloud is no rescue."""
+    async with chain(Status(500), answer(), backends=CLOUD) as (client, (_, cloud)):
+        told = await ask(client)
+    assert told.error
+    assert told.error.reason == "BACKENDS_UNAVAILABLE"
+    assert not cloud.requests
+
+
+async def test_a_model_that_the_caller_names_is_screened() -> None:
+    """Naming the cloud model does not open the door to it."""
+    async with chain(answer(), answer(), backends=CLOUD) as (client, (_, cloud)):
+        told = await ask(client, preferences=pb.Preferences(model="second"))
+    assert told.error
+    assert told.error.reason == "NO_COMPLIANT_MODEL"
+    assert not cloud.requests
+
+
+async def test_facts_are_taken_anew_at_every_hop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that goes away between decision and fallback denies the fallback, on the record."""
+    async with chain(stream(Wait(0.5)), answer(), **OPEN) as (client, (local, cloud)):
+        asking = asyncio.create_task(ask(client))
+        async with asyncio.timeout(GENEROUS):
+            while not local.requests:
+                await asyncio.sleep(0.02)
+        monkeypatch.delenv("DEEPSEEK_API_KEY")
+        told = await asking
+    assert told.failures == [("first", "PROVIDER_CONNECT"), ("second", "POLICY_DENIED")]
+    assert not cloud.requests
+
+
+async def test_an_answer_is_reserved_and_then_settled(
+    tmp_path: Path, spent: Callable[[], int]
+) -> None:
+    """While the upstream works the most it may cost is booked; afterwards, what it did cost."""
+    slow = stream(say("well"), Wait(0.5), finish(usage=USAGE), DONE)
+    async with chain(slow, models=priced("first"), home=tmp_path) as (client, _):
+        asking = asyncio.create_task(ask(client))
+        await becomes(spent, lambda booked: booked >= RESERVED)
+        told = await asking
+        await becomes(spent, lambda booked: booked == COST)
+    assert told.finish.cost_nano_usd == told.finish.attempts[0].cost_nano_usd == COST
+
+
+@pytest.mark.parametrize("how", ["broken", "silent"])
+async def test_a_failed_attempt_is_settled_by_estimate(
+    tmp_path: Path, spent: Callable[[], int], how: str
+) -> None:
+    """What broke off, or was silent, may have cost something: it is estimated and never zero."""
+    impatient = {"timeout_seconds": 0.5}
+    async with chain(FAILURES[how], models=priced("first"), behavior=impatient, home=tmp_path) as (
+        client,
+        _,
+    ):
+        told = await ask(client)
+        cost = told.answer.attempts[0].cost_nano_usd
+        assert 0 < cost < RESERVED
+        await becomes(spent, lambda booked: booked == cost)
+
+
+@pytest.mark.parametrize("how", ["500", "429", "401", "404", "malformed", "closed"])
+async def test_a_refusal_costs_nothing(tmp_path: Path, spent: Callable[[], int], how: str) -> None:
+    """An upstream that refused has not been paid, and the reservation is given back."""
+    async with chain(FAILURES[how], models=priced("first"), home=tmp_path) as (client, _):
+        told = await ask(client)
+        assert told.error
+        await becomes(spent, lambda booked: booked == 0)
+
+
+async def test_finish_adds_up_what_all_attempts_cost(
+    tmp_path: Path, spent: Callable[[], int]
+) -> None:
+    """A restart is paid for twice, and finish says so."""
+    models = priced("first", "second")
+    async with chain(BROKEN, answer(), models=models, home=tmp_path) as (client, _):
+        told = await ask(client, allow_restart=True)
+        costs = [attempt.cost_nano_usd for attempt in told.finish.attempts]
+        assert all(costs)
+        assert told.finish.cost_nano_usd == sum(costs)
+        await becomes(spent, lambda booked: booked == sum(costs))
+
+
+@pytest.mark.parametrize(
+    "behaviour", [Wait(), stream(say("half"), Wait())], ids=["before", "within"]
+)
+async def test_when_the_caller_leaves_the_attempt_is_settled(
+    tmp_path: Path, spent: Callable[[], int], behaviour: Behaviour
+) -> None:
+    """What a caller who left has used is booked by estimate: not the reservation, not nothing."""
+    async with chain(behaviour, models=priced("first"), home=tmp_path) as (client, (server,)):
+        asking = asyncio.create_task(ask(client))
+        await becomes(spent, lambda booked: booked >= RESERVED)
+        async with asyncio.timeout(GENEROUS):
+            while not server.requests:
+                await asyncio.sleep(0.02)
+        asking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asking
+        assert await becomes(spent, lambda booked: booked < RESERVED) > 0
+
+
+async def test_a_reservation_whose_caller_left_meanwhile_is_given_back(tmp_path: Path) -> None:
+    """Even a caller who leaves while the ledger is busy leaves nothing booked behind."""
+    async with chain(answer(), models=priced("first"), home=tmp_path) as (client, (server,)):
+        other = sqlite3.connect(tmp_path / "ledger.sqlite3", isolation_level=None)
+        with contextlib.closing(other):
+            other.execute("BEGIN IMMEDIATE")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ask(client), 0.5)
+            await asyncio.sleep(0.2)
+            other.execute("ROLLBACK")
+            entries = "SELECT settled FROM entries"
+            async with asyncio.timeout(GENEROUS):
+                while other.execute(entries).fetchall() != [(0,)]:
+                    await asyncio.sleep(0.02)
+    assert not server.requests
+
+
+async def test_an_exhausted_month_ends_in_budget_exceeded() -> None:
+    """When the month's money is spent, the caller hears of the budget and no upstream is called."""
+    async with chain(answer(usage=LONG), **MONTH) as (client, (server,)):
+        told = await asyncio.gather(*(ask(client) for _ in range(6)))
+    errors = [t.error for t in told if t.error]
+    assert len(errors) == 5
+    assert {f"{e.code.name} {e.reason}" for e in errors} == {"RESOURCE_EXHAUSTED BUDGET_EXCEEDED"}
+    assert all(e.retry_after and e.violations[0].subject == "profile:test" for e in errors)
+    assert len(server.requests) == 1
+
+
+async def test_an_exhausted_month_leaves_what_is_free() -> None:
+    """A local model that costs nothing still answers when the money is gone."""
+    async with chain(answer(usage=LONG), answer(), **MONTH) as (client, _):
+        told = [await ask(client) for _ in range(2)]
+    assert [t.finish.model for t in told] == ["first", "second"]
+
+
+async def limited(limit: float, **options: Any) -> tuple[Told, list[int | None]]:
+    """What comes of a dear first and a free second under a limit per request, and what the first
+    was asked to write at most."""
+    parts: dict[str, Any] = {"models": priced("first"), "cost": {"max_per_request": limit}}
+    async with chain(answer(), answer(), **parts) as (client, (dear, _)):
+        told = await ask(client, **options)
+    return told, [request.body.get("max_tokens") for request in dear.requests]
+
+
+async def test_max_per_request_denies_what_is_too_dear() -> None:
+    """A candidate whose answer might cost more is denied, and the next one answers."""
+    told, asked = await limited(0.001)
+    assert (told.finish.model, asked) == ("second", [])
+    assert told.answer.decision
+    assert told.answer.decision.candidates[0].rule == "max_cost"
+
+
+async def test_max_per_request_caps_the_length() -> None:
+    """An admitted candidate is asked for no more tokens than the limit pays for."""
+    told, (most,) = await limited(0.01)
+    assert told.finish.model == "first"
+    assert most
+    assert 4_900 * 2_000 < most * 2_000 <= 10_000_000
+
+
+CHEAP = pb.Preferences(max_cost_nano_usd=100_000)
+
+
+async def test_the_lower_of_two_limits_holds() -> None:
+    """A caller who wants to pay less than the profile would allow gets what is cheaper."""
+    told, _ = await limited(0.01, preferences=CHEAP)
+    assert told.finish.model == "second"
+
+
+async def test_a_length_that_the_caller_gave_is_sent_as_it_is() -> None:
+    """A short answer of the same model fits into the same limit."""
+    told, asked = await limited(0.01, preferences=CHEAP, sampling=pb.Sampling(max_tokens=20))
+    assert (told.finish.model, asked) == ("first", [20])
+
+
+async def test_attempts_share_the_limit_of_their_request() -> None:
+    """What a broken attempt has cost is no longer there for the next one."""
+    models = {name: {"price": {"input": 100, "output": 2}} for name in ("first", "second")}
+    parts: dict[str, Any] = {"models": models, "cost": {"max_per_request": 0.004}}
+    async with chain(BROKEN, answer(), answer(), **parts) as (client, (_, second, _)):
+        told = await ask(client, allow_restart=True)
+    assert [outcome(attempt) for attempt in told.finish.attempts] == [
+        ("first", "PROVIDER_INTERRUPTED"),
+        ("second", "POLICY_DENIED"),
+        ("third", "OK"),
+    ]
+    assert not second.requests
