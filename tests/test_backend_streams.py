@@ -47,7 +47,7 @@ async def test_text_arrives_piece_by_piece_with_its_usage() -> None:
         "prompt_tokens_details": {"cached_tokens": 4},
         "completion_tokens_details": {"reasoning_tokens": 2},
     }
-    spoken = [say("one "), Wait(0.2), say("two "), Wait(0.2), say("thrée")]
+    spoken: list[Step] = [say("one "), Wait(0.2), say("two "), Wait(0.2), say("thrée")]
     told = await tell(stream(*spoken, finish(), {"choices": [], "usage": usage}, DONE))
     assert [delta.text for delta in told.deltas] == ["one ", "two ", "thrée"]
     assert (told.finish.reason, told.finish.model) == (pb.FINISH_REASON_STOP, "first")
@@ -95,6 +95,12 @@ async def test_reasoning_is_kept_apart_from_the_answer(field: str) -> None:
     assert told.text == "42"
 
 
+async def test_a_refusal_in_words_is_text() -> None:
+    """A model that refuses in the field of its own still says so to the caller."""
+    told = await tell(stream(say(refusal="I can"), say(refusal="not."), finish(), DONE))
+    assert told.text == "I cannot."
+
+
 ENDINGS: Mapping[str, tuple[Step, ...]] = {
     "usage after the finish": (finish(), COUNTED, DONE),
     "usage with the finish": (finish(usage=USAGE), DONE),
@@ -129,10 +135,19 @@ async def test_a_finish_reason_ends_the_answer_whatever_follows(ending: str) -> 
         assert told.finish.usage == pb.Usage(prompt_tokens=11, completion_tokens=7)
 
 
+SENSELESS: list[Any] = ["3", 1e300, float("inf"), float("nan"), 2**70, [], -1]
+
+
 @pytest.mark.parametrize(
     "usage",
-    [None, {}, {"prompt_tokens": 0, "completion_tokens": 0}, {"prompt_tokens": -1}, "many", [1]]
-    + [{"prompt_tokens": value} for value in ("3", 1e300, float("inf"), float("nan"), 2**70, [])],
+    [
+        None,
+        "many",
+        [1],
+        {},
+        {"prompt_tokens": 0, "completion_tokens": 0},
+        *({"prompt_tokens": value, "completion_tokens": 3} for value in SENSELESS),
+    ],
     ids=repr,
 )
 async def test_usage_that_cannot_be_true_is_estimated(usage: Any) -> None:

@@ -41,10 +41,13 @@ async def body(query: Any = "hello there", **options: Any) -> dict[str, Any]:
         return await asked(server, client, query, **options)
 
 
-async def asked(server: Upstream, client: RouterClient, *query: Any, **options: Any) -> Any:
+async def asked(
+    server: Upstream, client: RouterClient, *query: Any, **options: Any
+) -> dict[str, Any]:
     """What the upstream is asked this time."""
     assert (await ask(client, *query, **options)).finish
-    return server.requests[-1].body
+    body: dict[str, Any] = server.requests[-1].body
+    return body
 
 
 async def test_what_is_unset_is_not_sent() -> None:

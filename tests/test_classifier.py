@@ -119,6 +119,21 @@ def test_an_utterance_itself_is_sure(voting: Classifier) -> None:
             assert (verdict.task, verdict.tier) == (utterance.task, utterance.tier)
 
 
+def test_only_the_tasks_own_neighbours_vote_on_its_tier() -> None:
+    """Another task's hard utterances nearby do not make a query of this task hard."""
+    text = "please write a careful python script for the lab meeting on monday afternoon"
+    same = UtteranceSet(
+        (
+            Utterance(text, "code", Tier.LOW),
+            Utterance(f"{text} one", "code", Tier.HIGH),
+            Utterance(f"{text} two", "prose", Tier.HIGH),
+            Utterance(f"{text} six", "prose", Tier.HIGH),
+        )
+    )
+    verdict = judge(Classifier.build(same, HashingEncoder()), text)
+    assert (verdict.task, verdict.tier) == ("code", Tier.LOW)
+
+
 # ---- defaulted
 
 
@@ -153,6 +168,18 @@ def test_a_set_without_none_still_defaults(each: int) -> None:
     inside = classifier.utterances.utterances[0]
     assert judge(classifier, inside.text).task == inside.task
     assert judge(classifier, "zzyzx qwfp 8842").basis is Basis.DEFAULTED
+
+
+def test_without_none_the_threshold_keeps_nineteen_in_twenty() -> None:
+    """Of a set without out-of-scope examples, 95 % are near enough to some other utterance."""
+    small, large = (
+        Classifier.build(learnable(("code", "biology"), each), HashingEncoder()) for each in (3, 30)
+    )
+    vectors = large.embed([u.text for u in large.utterances.utterances])
+    similarities = vectors @ vectors.T
+    np.fill_diagonal(similarities, -1)
+    assert (similarities.max(axis=1) >= large.threshold).mean() == pytest.approx(0.95, abs=0.02)
+    assert large.threshold > small.threshold
 
 
 def test_one_out_of_scope_example_teaches_abstention() -> None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 IMPATIENT = {"timeout_seconds": 1.0}
 HALF = (say("half"), Wait(0.2))
 """A delta that goes out before anything else happens."""
+ALIVE: tuple[Step, ...] = (b": alive\n\n", Wait(0.1))
 
 BEFORE: Mapping[str, tuple[Behaviour, str]] = {
     "500": (Status(500), "PROVIDER_UNAVAILABLE"),
@@ -54,7 +55,7 @@ BEFORE: Mapping[str, tuple[Behaviour, str]] = {
     "closed within headers": (Raw(b"HTTP/1.1 200 OK\r\nContent-"), "PROVIDER_CONNECT"),
     "silent before headers": (Wait(), "PROVIDER_TIMEOUT"),
     "silent after headers": (stream(Wait()), "PROVIDER_TIMEOUT"),
-    "alive but silent": (stream(*[b": alive\n\n", Wait(0.1)] * 99), "PROVIDER_TIMEOUT"),
+    "alive but silent": (stream(*ALIVE * 99), "PROVIDER_TIMEOUT"),
     "empty": (stream(), "PROVIDER_CONNECT"),
     "empty deltas": (stream(say(""), say(role="assistant")), "PROVIDER_CONNECT"),
     "only DONE": (stream(DONE), "PROVIDER_CONNECT"),

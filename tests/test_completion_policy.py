@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from semroute.v1 import router_pb2 as pb
+from semroute_service.governance import DEFAULT_OUTPUT_TOKENS
 from semroute_service.ledger import Ledger
 from upstream import (
     DONE,
@@ -39,9 +40,9 @@ OPEN: dict[str, Any] = {"backends": CLOUD, "governance": {"allow_cloud": True}}
 """A profile that lets its queries go to the cloud."""
 COST = 11 * 1_000 + 7 * 2_000
 """What USAGE costs in nano-USD at the price of ``priced``."""
-RESERVED = 1_024 * 2_000
+RESERVED = DEFAULT_OUTPUT_TOKENS * 2_000
 """What an answer of unknown length is expected to cost at least."""
-LONG = {"prompt_tokens": 10, "completion_tokens": 1_000}
+LONG = {"prompt_tokens": 10, "completion_tokens": DEFAULT_OUTPUT_TOKENS}
 BROKEN = stream(say("half"), Wait(0.2), Cut())
 
 FAILURES: dict[str, Behaviour] = {
@@ -64,7 +65,7 @@ def priced(*names: str) -> dict[str, Any]:
     return {name: {"price": {"input": 1, "output": 2}} for name in names}
 
 
-MONTH: dict[str, Any] = {"models": priced("first"), "cost": {"monthly_limit": 0.0025}}
+MONTH: dict[str, Any] = {"models": priced("first"), "cost": {"monthly_limit": 1.5 * RESERVED / 1e9}}
 """Enough for one answer that uses LONG."""
 
 
@@ -113,7 +114,7 @@ WAYS_TO_STAY: dict[str, tuple[dict[str, Any], dict[str, Any], pb.Caller | None]]
 async def test_the_cloud_gets_nothing_whatever_fails_before_it(way: str) -> None:
     """A cloud upstream behind a failing local one receives no request where it may not see one."""
     governance, row, caller = WAYS_TO_STAY[way]
-    parts = {"governance": governance, "row": row, "behavior": {"timeout_seconds": 0.5}}
+    parts: Any = {"governance": governance, "row": row, "behavior": {"timeout_seconds": 0.5}}
     failing = tuple(FAILURES.values())
     async with chain(failing, answer(), answer(), backends=CLOUD, **parts) as (
         client,
@@ -271,10 +272,12 @@ async def test_an_exhausted_month_leaves_what_is_free() -> None:
     assert [t.finish.model for t in told] == ["first", "second"]
 
 
-async def limited(limit: float, **options: Any) -> tuple[Told, list[int | None]]:
-    """What comes of a dear first and a free second under a limit per request, and what the first
-    was asked to write at most."""
-    parts: dict[str, Any] = {"models": priced("first"), "cost": {"max_per_request": limit}}
+async def limited(
+    share: float, kind: str = "max_per_request", **options: Any
+) -> tuple[Told, list[int | None]]:
+    """What comes of a dear first and a free second under a limit that pays for such a share of an
+    answer of unknown length, and what the first was asked to write at most."""
+    parts: dict[str, Any] = {"models": priced("first"), "cost": {kind: share * RESERVED / 1e9}}
     async with chain(answer(), answer(), **parts) as (client, (dear, _)):
         told = await ask(client, **options)
     return told, [request.body.get("max_tokens") for request in dear.requests]
@@ -282,18 +285,19 @@ async def limited(limit: float, **options: Any) -> tuple[Told, list[int | None]]
 
 async def test_max_per_request_denies_what_is_too_dear() -> None:
     """A candidate whose answer might cost more is denied, and the next one answers."""
-    told, asked = await limited(0.001)
+    told, asked = await limited(0.9)
     assert (told.finish.model, asked) == ("second", [])
     assert told.answer.decision
     assert told.answer.decision.candidates[0].rule == "max_cost"
 
 
-async def test_max_per_request_caps_the_length() -> None:
-    """An admitted candidate is asked for no more tokens than the limit pays for."""
-    told, (most,) = await limited(0.01)
+@pytest.mark.parametrize("kind", ["max_per_request", "monthly_limit"])
+async def test_limited_money_limits_the_length(kind: str) -> None:
+    """An admitted candidate is asked for no more tokens than what was reserved pays for."""
+    told, (most,) = await limited(5, kind)
     assert told.finish.model == "first"
     assert most
-    assert 4_900 * 2_000 < most * 2_000 <= 10_000_000
+    assert most * 2_000 <= RESERVED
 
 
 CHEAP = pb.Preferences(max_cost_nano_usd=100_000)
@@ -301,20 +305,24 @@ CHEAP = pb.Preferences(max_cost_nano_usd=100_000)
 
 async def test_the_lower_of_two_limits_holds() -> None:
     """A caller who wants to pay less than the profile would allow gets what is cheaper."""
-    told, _ = await limited(0.01, preferences=CHEAP)
+    told, _ = await limited(5, preferences=CHEAP)
     assert told.finish.model == "second"
 
 
 async def test_a_length_that_the_caller_gave_is_sent_as_it_is() -> None:
     """A short answer of the same model fits into the same limit."""
-    told, asked = await limited(0.01, preferences=CHEAP, sampling=pb.Sampling(max_tokens=20))
+    told, asked = await limited(5, preferences=CHEAP, sampling=pb.Sampling(max_tokens=20))
     assert (told.finish.model, asked) == ("first", [20])
 
 
 async def test_attempts_share_the_limit_of_their_request() -> None:
     """What a broken attempt has cost is no longer there for the next one."""
+    # The few tokens of the question cost more than a million nano-USD, the limit leaves 1.5.
     models = {name: {"price": {"input": 100, "output": 2}} for name in ("first", "second")}
-    parts: dict[str, Any] = {"models": models, "cost": {"max_per_request": 0.004}}
+    parts: dict[str, Any] = {
+        "models": models,
+        "cost": {"max_per_request": (RESERVED + 1.5e6) / 1e9},
+    }
     async with chain(BROKEN, answer(), answer(), **parts) as (client, (_, second, _)):
         told = await ask(client, allow_restart=True)
     assert [outcome(attempt) for attempt in told.finish.attempts] == [

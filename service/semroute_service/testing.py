@@ -11,12 +11,11 @@ otherwise, and keeps nothing.
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import yaml
 
 from semroute_service.server import Server
 from semroute_service.settings import Settings
@@ -102,6 +101,6 @@ def write_files(folder: Path, files: Mapping[str, Mapping[str, Any] | Sequence[s
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         data = content if hasattr(content, "keys") else {"utterances": list(content)}
-        text = yaml.safe_dump(data, allow_unicode=True, sort_keys=False)
+        text = json.dumps(data, ensure_ascii=False, indent=1)  # JSON is YAML, and has no aliases
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     return folder

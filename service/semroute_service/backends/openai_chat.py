@@ -142,7 +142,7 @@ class _StreamReader:
         delta = choice.get("delta") or {}
         calls = enumerate(delta.get("tool_calls") or ())
         piece = Delta(
-            text=_text(delta.get("content")),
+            text=_text(delta.get("content") or delta.get("refusal")),
             reasoning=_text(delta.get("reasoning_content") or delta.get("reasoning")),
             tool_calls=tuple(_tool_call(call, position) for position, call in calls),
         )
