@@ -37,6 +37,7 @@ check: $(READY) $(PROTO_READY) ## format, lint, types, import rules, contract, s
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy tests benchmarks
 	@$(BIN)/lint-imports
 	@$(BIN)/buf lint
 	@$(BIN)/buf format --diff --exit-code

@@ -15,14 +15,17 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from semroute import RouterClient
 from semroute_service.testing import running_server
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 ROOT = Path(__file__).parents[1]
 CALLERS = 32

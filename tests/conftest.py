@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
+
 from semroute import RouterClient
 from semroute_service.testing import RunningServer, running_server
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
 from semroute_classifier.artifacts import Artifact, labels_of, load_or_build
 from semroute_classifier.encoders import HashingEncoder
 from semroute_classifier.utterances import NONE, Tier, Utterance, UtteranceSet

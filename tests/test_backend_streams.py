@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from semroute.v1 import router_pb2 as pb
 from upstream import (
     DONE,

@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from semroute.v1 import router_pb2 as pb
 from upstream import (
     GENEROUS,

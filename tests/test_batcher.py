@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from semroute_classifier.batcher import Batcher, QueueFullError
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
 from semroute_classifier.classifier import MAX_TEXT, Basis, Classification, Classifier
 from semroute_classifier.encoders import HashingEncoder
 from semroute_classifier.utterances import NONE, Tier, Utterance, UtteranceSet

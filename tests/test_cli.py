@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 from google.protobuf.json_format import ParseDict
+
 from semroute.v1 import router_pb2 as pb
 from semroute_service.cli import main
 from semroute_service.testing import ECHO_PROFILE, running_server

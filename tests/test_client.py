@@ -11,6 +11,7 @@ import grpc
 import pytest
 import pytest_asyncio
 from aiohttp import web
+
 from semroute import RouterClient, RouterError, SyncRouterClient
 from semroute.v1 import router_pb2 as pb
 from semroute_service.testing import RunningServer, running_server

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from semroute_service.cli import main
 from semroute_service.testing import ECHO_PROFILE, UTTERANCES, write_files
 

@@ -8,6 +8,7 @@ import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from semroute.v1 import router_pb2 as pb
 from semroute_service.governance import DEFAULT_OUTPUT_TOKENS
 from semroute_service.ledger import Ledger

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
 from semroute_classifier.encoders import (
     Encoder,
     EncoderError,

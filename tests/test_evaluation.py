@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
 from semroute_classifier.classifier import Classifier
 from semroute_classifier.documents import ConfigError
 from semroute_classifier.evaluation import Example, evaluate, load_examples

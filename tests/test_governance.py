@@ -9,6 +9,7 @@ import grpc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from semroute import RouterClient, RouterError
 from semroute.v1 import router_pb2 as pb
 from semroute_classifier.utterances import Tier

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
 from semroute_classifier.head import FEWEST, Head
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from semroute_service.errors import BudgetExceededError
 from semroute_service.ledger import Ledger, Reservation
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+
 from processes import Ended, run
 from semroute_service.testing import RunningServer, running_server
 

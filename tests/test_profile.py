@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from semroute_classifier.documents import ConfigError
 from semroute_classifier.utterances import Tier, load_utterances
 from semroute_service.errors import UnknownProfileError

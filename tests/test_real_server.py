@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from semroute import RouterClient, RouterError
 from semroute.v1 import router_pb2 as pb
 from semroute_service.testing import running_server

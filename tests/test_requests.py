@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 import pytest_asyncio
+
 from semroute import RouterClient, RouterError
 from semroute.v1 import profile_pb2, profile_pb2_grpc, router_pb2_grpc
 from semroute.v1 import router_pb2 as pb

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+
 from processes import run
 from semroute import RouterClient, RouterError
 from semroute.v1 import router_pb2 as pb

@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
+
 from semroute import RouterClient, RouterError
 from semroute.v1 import router_pb2 as pb
 from semroute_classifier.encoders import EncoderError

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
 from semroute_classifier.artifacts import load_or_build
 from semroute_classifier.classifier import Classifier
 from semroute_classifier.encoders import load_encoder
@@ -20,6 +20,9 @@ from semroute_classifier.utterances import NONE, Tier, UtteranceSet, load_uttera
 
 if TYPE_CHECKING:
     from semroute_classifier.encoders import Vectors
+
+# Embedding the whole set takes a minute, and several on a machine that is busy.
+pytestmark = pytest.mark.timeout(1200)
 
 ROOT = Path(__file__).parents[1]
 VALIDATION = Path(__file__).parent / "data" / "validation.jsonl"
@@ -208,7 +211,6 @@ def test_the_figures_are_in_order(figures: dict[str, Any], examples: list[Exampl
     """Every figure could be computed, over every example, and none contradicts another."""
     assert figures["n"] == len(examples)
     assert None not in figures.values()
-    assert all(low <= high for low, high in pairwise([0, figures["accuracy"], 1]))
-    assert figures["accuracy"] <= figures["lenient_accuracy"]
+    assert figures["accuracy"] <= figures["lenient_accuracy"] <= 1
     counted = sum(sum(row.values()) for row in figures["confusion"].values())
     assert counted == len(examples)

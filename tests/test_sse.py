@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from semroute_service.backends.sse import MAX_EVENT_BYTES, EventParser, EventTooLongError
 
 DATA = [b"data: one", b"data:two", b"data:", b"data:  spaced", b"data: \xc3\xa9"]

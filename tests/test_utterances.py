@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from semroute_classifier.documents import ConfigError
 from semroute_classifier.utterances import (
     NONE,

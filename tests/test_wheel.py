@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from processes import Ended, run
 
 if TYPE_CHECKING:

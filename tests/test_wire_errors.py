@@ -15,6 +15,7 @@ import grpc.aio
 import pytest
 import pytest_asyncio
 from google.rpc import error_details_pb2, status_pb2
+
 from semroute import RouterClient, RouterError
 from semroute.v1 import error_reason_pb2, router_pb2_grpc
 from semroute.v1 import router_pb2 as pb

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aiohttp import web
+
 from semroute import Completion, RouterClient, RouterError
 from semroute.v1 import router_pb2 as pb
 from semroute_service.testing import running_server

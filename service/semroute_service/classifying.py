@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from semroute_classifier.batcher import Batcher, QueueFullError
 from semroute_classifier.classifier import Classifier
 from semroute_classifier.encoders import load_encoder, vectors_of
-
 from semroute_service.errors import NotReadyError, OverloadedError
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from semroute_classifier.classifier import Classification
-
     from semroute_service.profile import Model
 
 

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from semroute_classifier.classifier import Basis
-
 from semroute_service import governance
 from semroute_service.completion import Completion
 from semroute_service.decision import Candidate, Decision, Elapsed
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
     from semroute_classifier.classifier import Classification
     from semroute_classifier.encoders import States, Vectors
-
     from semroute_service.backends import BackendPool
     from semroute_service.classifying import ClassifierPool, ReadyClassifier
     from semroute_service.completion import CompletionEvent

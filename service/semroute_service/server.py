@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+
 from semroute.v1 import profile_pb2, profile_pb2_grpc, router_pb2_grpc
 from semroute.v1 import router_pb2 as pb
 from semroute_classifier.utterances import load_utterances
-
 from semroute_service import wire
 from semroute_service.backends import BackendPool
 from semroute_service.classifying import ClassifierPool
@@ -47,6 +47,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.max_ping_strikes", 4),
 )
+_LAST_WORDS_SECONDS = 0.5
+"""For what calls that have just ended still have to send."""
 _log = logging.getLogger(__name__)
 
 
@@ -69,6 +71,9 @@ class Server:
         self._tasks: list[asyncio.Task[None]] = []
         self._router: Router | None = None
         self._stopping: asyncio.Task[None] | None = None
+        self._calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def start(self) -> int:
         """Listen, begin to warm up, and return the port.
@@ -117,13 +122,31 @@ class Server:
             self._stopping = asyncio.create_task(self._stop())
         await self._stopping
 
-    async def wait(self) -> None:
-        """Return when the server has ended."""
-        await self._grpc.wait_for_termination()
+    @contextlib.asynccontextmanager
+    async def answering(self, context: Context[_Request, _Response]) -> AsyncIterator[None]:
+        """One call: whatever goes wrong inside ends it with the design's error."""
+        self._calls += 1
+        self._idle.clear()
+        try:
+            yield
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await wire.abort(context, error)
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
 
     async def _stop(self) -> None:
         await self._health.enter_graceful_shutdown()
-        await self._grpc.stop(self.settings.drain_seconds)
+        draining = asyncio.create_task(self._grpc.stop(self.settings.drain_seconds))
+        idle = asyncio.create_task(self._idle.wait())
+        await asyncio.wait({draining, idle}, return_when=asyncio.FIRST_COMPLETED)
+        # Who watches the health never leaves, and is no reason to wait.
+        await self._grpc.stop(_LAST_WORDS_SECONDS if idle.done() else None)
+        idle.cancel()
+        await draining
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -164,7 +187,7 @@ class _RouterServicer(router_pb2_grpc.RouterServiceServicer):
     async def Decide(
         self, request: pb.DecideRequest, context: Context[pb.DecideRequest, pb.DecideResponse]
     ) -> pb.DecideResponse:
-        async with _answering(context):
+        async with self._server.answering(context):
             ask = wire.read_decide(request)
             router = await self._server.ready()
             return pb.DecideResponse(decision=wire.write_decision(await router.decide(ask)))
@@ -175,7 +198,7 @@ class _RouterServicer(router_pb2_grpc.RouterServiceServicer):
         request: pb.BatchDecideRequest,
         context: Context[pb.BatchDecideRequest, pb.BatchDecideResponse],
     ) -> pb.BatchDecideResponse:
-        async with _answering(context):
+        async with self._server.answering(context):
             if len(request.requests) > wire.MAX_BATCH:
                 what = f"holds {len(request.requests)}; at most {wire.MAX_BATCH} at a time"
                 raise InvalidRequestError(("requests", what))
@@ -192,7 +215,7 @@ class _RouterServicer(router_pb2_grpc.RouterServiceServicer):
         request: pb.CompleteRequest,
         context: Context[pb.CompleteRequest, pb.CompleteResponse],
     ) -> AsyncIterator[pb.CompleteResponse]:
-        async with _answering(context):
+        async with self._server.answering(context):
             ask = wire.read_complete(request)
             router = await self._server.ready()
             async with contextlib.aclosing(router.complete(ask)) as events:
@@ -202,7 +225,7 @@ class _RouterServicer(router_pb2_grpc.RouterServiceServicer):
     async def Embed(
         self, request: pb.EmbedRequest, context: Context[pb.EmbedRequest, pb.EmbedResponse]
     ) -> pb.EmbedResponse:
-        async with _answering(context):
+        async with self._server.answering(context):
             texts = wire.read_embed(request)
             router = await self._server.ready()
             return wire.write_embeddings(*await router.embed(texts, request.profile))
@@ -218,7 +241,7 @@ class _ProfileServicer(profile_pb2_grpc.ProfileServiceServicer):
         request: profile_pb2.ListProfilesRequest,
         context: Context[profile_pb2.ListProfilesRequest, profile_pb2.ListProfilesResponse],
     ) -> profile_pb2.ListProfilesResponse:
-        async with _answering(context):
+        async with self._server.answering(context):
             store = (await self._server.ready()).profiles
             summaries = [wire.write_summary(profile, store.active) for profile in store.all()]
             return profile_pb2.ListProfilesResponse(profiles=summaries)
@@ -229,7 +252,7 @@ class _ProfileServicer(profile_pb2_grpc.ProfileServiceServicer):
         request: profile_pb2.GetProfileRequest,
         context: Context[profile_pb2.GetProfileRequest, profile_pb2.GetProfileResponse],
     ) -> profile_pb2.GetProfileResponse:
-        async with _answering(context):
+        async with self._server.answering(context):
             store = (await self._server.ready()).profiles
             profile = wire.write_profile(store.get(request.name), store.active)
             return profile_pb2.GetProfileResponse(profile=profile)
@@ -240,7 +263,7 @@ class _ProfileServicer(profile_pb2_grpc.ProfileServiceServicer):
         request: profile_pb2.ActivateProfileRequest,
         context: Context[profile_pb2.ActivateProfileRequest, profile_pb2.ActivateProfileResponse],
     ) -> profile_pb2.ActivateProfileResponse:
-        async with _answering(context):
+        async with self._server.answering(context):
             if not request.name:
                 raise InvalidRequestError(("name", "is empty; name the profile to activate"))
             router = await self._server.ready()
@@ -260,17 +283,6 @@ def _open_ledger(home: Path | None) -> Ledger:
         return Ledger(path)
     except sqlite3.Error as error:
         raise OSError(f"the ledger {path} cannot be opened: {error}") from error
-
-
-@contextlib.asynccontextmanager
-async def _answering(context: Context[_Request, _Response]) -> AsyncIterator[None]:
-    """Whatever goes wrong inside ends the call with the design's error."""
-    try:
-        yield
-    except grpc.aio.AbortError:
-        raise
-    except Exception as error:
-        await wire.abort(context, error)
 
 
 def _read(request: pb.DecideRequest) -> Ask | SemrouteError:

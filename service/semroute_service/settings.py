@@ -1,4 +1,4 @@
-"""One frozen configuration of the server, read from SEMROUTE_* once, when it is asked for."""
+"""One frozen configuration of the server."""
 
 from __future__ import annotations
 
@@ -30,20 +30,6 @@ class Settings:
     drain_seconds: float = 20.0
     probe_seconds: float = 15.0
     """How often optional backends are asked whether they are there."""
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """The defaults, overridden by SEMROUTE_LISTEN, _PROFILE, _PROFILES, _UTTERANCES,
-        _ENCODER and _HOME."""
-        home = environment.get("SEMROUTE_HOME")
-        return cls(
-            listen=environment.get("SEMROUTE_LISTEN", DEFAULT_LISTEN),
-            profile=environment.get("SEMROUTE_PROFILE", DEFAULT_PROFILE),
-            profiles=Path(environment.get("SEMROUTE_PROFILES", "profiles")),
-            utterances=Path(environment.get("SEMROUTE_UTTERANCES", "utterances")),
-            encoder=environment.get("SEMROUTE_ENCODER", ""),
-            home=Path(home).expanduser() if home else default_home(environment),
-        )
 
 
 def default_home(environment: Mapping[str, str] = os.environ) -> Path:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from semroute import RouterError, SyncRouterClient
 from semroute.v1 import router_pb2 as pb
-
 from semroute_service.cli import output
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from semroute_classifier.encoders import EncoderError, load_encoder
 from semroute_classifier.evaluation import evaluate as measure
 from semroute_classifier.evaluation import load_examples
 from semroute_classifier.utterances import load_utterances
-
 from semroute_service.cli import output
 from semroute_service.cli.files import folder
 

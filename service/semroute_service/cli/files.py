@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from semroute_classifier.documents import ConfigError
 from semroute_classifier.utterances import load_utterances
-
 from semroute_service.cli import output
 from semroute_service.profile import load_profiles
 

@@ -9,12 +9,14 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.json_format import MessageToDict
+
 from semroute.v1 import router_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from google.protobuf.message import Message
+
     from semroute import RouterError
 
 

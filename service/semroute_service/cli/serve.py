@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from semroute_classifier.documents import ConfigError
 from semroute_classifier.encoders import EncoderError
-
 from semroute_service.cli import LOG_LEVELS, output
 from semroute_service.cli.files import folder
 from semroute_service.errors import SemrouteError

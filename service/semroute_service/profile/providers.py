@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from semroute_classifier.documents import read_yaml
 
+from semroute_classifier.documents import read_yaml
 from semroute_service.query import Capability
 
 if TYPE_CHECKING:

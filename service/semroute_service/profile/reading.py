@@ -19,7 +19,6 @@ from semroute_classifier.documents import (
     yaml_files,
 )
 from semroute_classifier.utterances import TASK_NAME, Tier
-
 from semroute_service.profile.addresses import completed, fault_of
 from semroute_service.profile.model import (
     DEFAULT_ROUTE,

@@ -18,7 +18,9 @@ class ProfileStore:
     def __init__(self, profiles: Mapping[str, Profile], active: str) -> None:
         """Raises ``UnknownProfileError`` where ``active`` is not among ``profiles``."""
         self._profiles = dict(profiles)
-        self._active = self.get(active)
+        if active not in self._profiles:
+            raise UnknownProfileError(active, self._profiles)
+        self._active = self._profiles[active]
 
     @property
     def active(self) -> Profile:

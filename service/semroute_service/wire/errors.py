@@ -13,10 +13,10 @@ import grpc
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
+
 from semroute.v1 import router_pb2 as pb
 from semroute_classifier.documents import ConfigError
 from semroute_classifier.encoders import EncoderError
-
 from semroute_service import errors
 
 if TYPE_CHECKING:

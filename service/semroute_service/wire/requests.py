@@ -8,7 +8,6 @@ import re
 from typing import TYPE_CHECKING, TypeVar
 
 from semroute.v1 import router_pb2 as pb
-
 from semroute_service.errors import InvalidRequestError
 from semroute_service.query import (
     Caller,

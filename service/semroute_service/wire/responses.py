@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from semroute.v1 import profile_pb2
 from semroute.v1 import router_pb2 as pb
 from semroute_classifier.classifier import Basis
 from semroute_classifier.utterances import Tier
-
 from semroute_service.decision import Attempt, Decision, Delta, Finish, Outcome, Restart
 from semroute_service.profile import DEFAULT_ROUTE
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from semroute_classifier.classifier import Classification
     from semroute_classifier.encoders import Vectors
-
     from semroute_service.completion import CompletionEvent
     from semroute_service.decision import Candidate, Elapsed, ErrorClass, FinishReason, Usage
     from semroute_service.profile import Profile, Route
