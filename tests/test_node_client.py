@@ -170,3 +170,21 @@ def _node_and_npm() -> tuple[str, list[str]]:
     root = Path(executable.ROOT_DIR)
     node = str(root / "bin" / "node")
     return node, [node, str(root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+
+
+async def test_the_snippet_of_the_main_readme_runs(
+    node: str, echo_server: RunningServer, tmp_path: Path
+) -> None:
+    """The Node example of the repository's README works as written, but for port and place."""
+    readme = (CLIENT.parents[1] / "README.md").read_text(encoding="utf-8")
+    snippet = readme.partition("```js\n")[2].partition("```")[0]
+    assert "127.0.0.1:50051" in snippet
+    script = tmp_path / "snippet.mjs"
+    script.write_text(
+        snippet.replace("127.0.0.1:50051", echo_server.address).replace(
+            "./clients/node/", f"{CLIENT.as_uri()}/"
+        )
+    )
+    ended = await run(node, script)
+    assert ended.status == 0, ended
+    assert "You said: Write a function that parses a FASTA file" in ended.out

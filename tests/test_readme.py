@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import shlex
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from processes import run
 from semroute_classifier.utterances import load_utterances
 from semroute_service.profile import load_profile
 from semroute_service.testing import running_server
@@ -36,16 +36,11 @@ def commands() -> list[list[str]]:
     return [words[1:] for words in found if words[1] != "serve"]
 
 
-async def run(words: Sequence[str], folder: Path, address: str) -> tuple[int, str]:
-    process = await asyncio.create_subprocess_exec(
-        *words,
-        cwd=folder,
-        env={**os.environ, "SEMROUTE_ADDRESS": address, "SEMROUTE_ENCODER": "hashing"},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await asyncio.wait_for(process.communicate(), 120)
-    return process.returncode or 0, output.decode()
+async def run_at(words: Sequence[str], folder: Path, address: str) -> tuple[int, str]:
+    """Run a command in ``folder`` against the server at ``address``."""
+    env = {**os.environ, "SEMROUTE_ADDRESS": address, "SEMROUTE_ENCODER": "hashing"}
+    ended = await run(*words, cwd=folder, env=env)
+    return ended.status, ended.out + ended.err
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
@@ -58,7 +53,7 @@ async def test_every_command_of_the_readme_runs(words: list[str], tmp_path: Path
         profiles=ROOT / "profiles", utterances=ROOT / "utterances", active="development"
     ) as server:
         program = [sys.executable, "-m", "semroute_service.cli", *words]
-        status, output = await run(program, tmp_path, server.address)
+        status, output = await run_at(program, tmp_path, server.address)
     assert status == 0, output
     assert output
 
@@ -72,7 +67,7 @@ async def test_the_python_snippet_runs(tmp_path: Path) -> None:
         assert ADDRESS in snippet
         file = tmp_path / "snippet.py"
         file.write_text(snippet.replace(ADDRESS, server.address), encoding="utf-8")
-        status, output = await run([sys.executable, str(file)], tmp_path, server.address)
+        status, output = await run_at([sys.executable, str(file)], tmp_path, server.address)
     assert status == 0, output
     assert "You said: Write a function that parses a FASTA file" in output
     assert "NO_COMPLIANT_MODEL [('deepseek-v3', 'local_only')]" in output

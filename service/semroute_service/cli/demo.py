@@ -42,13 +42,13 @@ Better parts
 def demo(options: argparse.Namespace) -> int:
     """Decisions in a table, then one answer; nothing is left running."""
     command = [sys.executable, "-m", "semroute_service.cli", "serve", "--listen", "127.0.0.1:0"]
-    print("starting a server (the first start embeds the utterances) ...", flush=True)
+    print("starting a server (the first start embeds the utterances, which takes a minute)")
     with subprocess.Popen(  # noqa: S603 - our own module, with arguments of our own
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "SEMROUTE_LOG_LEVEL": "warning"},
+        env={**os.environ, "SEMROUTE_LOG_LEVEL": "info"},
     ) as server:
         try:
             address = _address(server)
@@ -107,9 +107,13 @@ def _address(server: subprocess.Popen[str]) -> str | None:
 
 
 def _drain_errors(server: subprocess.Popen[str]) -> None:
+    """Show warnings and the progress of embedding; keep the rest of the log to oneself."""
     assert server.stderr
     for line in server.stderr:
-        print(f"  {line}", end="", file=sys.stderr)
+        if " INFO " not in line:
+            print(f"  {line}", end="", file=sys.stderr)
+        elif "embedding utterances" in line:
+            print(f"  {line.partition('INFO')[2].strip()}", flush=True)
 
 
 def _stop(server: subprocess.Popen[str]) -> None:
