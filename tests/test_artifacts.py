@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -265,19 +264,3 @@ def test_a_home_that_cannot_be_written_does_not_stop_a_start(tmp_path: Path, bel
     assert embedded == len(TEXTS)
     assert_equal(artifact, build(None)[0])
     assert (tmp_path / "file").read_text() == "mine"
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_home_does_not_stop_a_start(tmp_path: Path) -> None:
-    """A home without the right to write is read where it can be, and else does without."""
-    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    try:
-        assert build(tmp_path)[1] == len(TEXTS)
-    finally:
-        tmp_path.chmod(stat.S_IRWXU)
-    build(tmp_path)
-    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    try:
-        assert build(tmp_path)[1] == 0
-    finally:
-        tmp_path.chmod(stat.S_IRWXU)

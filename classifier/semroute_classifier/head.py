@@ -31,6 +31,7 @@ FEWEST = FOLDS
 """Examples of its rarest label below which nothing can be learned on held-out folds."""
 STATES_PENALTY = 0.5
 WORDS_PENALTY = 1.0
+_USUAL_WEIGHT = 6.0
 
 
 @dataclass(frozen=True)
@@ -141,16 +142,20 @@ def _ridge(
 
 
 def _weigh(scores: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The two weights under which held-out labels are likeliest."""
+    """The two weights under which held-out labels are likeliest.
+
+    A faint pull towards ``_USUAL_WEIGHT`` keeps them finite where a few examples part perfectly.
+    """
     own = scores[:, np.arange(len(labels)), labels]
 
     def loss(weights: NDArray[np.float64]) -> float:
         total = np.tensordot(weights, scores, axes=1)
         top = total.max(axis=1)
         normaliser = top + np.log(np.exp(total - top[:, None]).sum(axis=1))
-        return float((normaliser - weights @ own).mean())
+        pull = ((weights / _USUAL_WEIGHT - 1) ** 2).sum() / len(labels)
+        return float((normaliser - weights @ own).mean() + pull)
 
-    return np.asarray(minimize(loss, np.full(2, 5.0)).x, dtype=np.float64)
+    return np.asarray(minimize(loss, np.full(2, _USUAL_WEIGHT)).x, dtype=np.float64)
 
 
 def _softmax(scores: NDArray[np.floating]) -> NDArray[np.float64]:

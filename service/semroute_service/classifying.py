@@ -95,5 +95,5 @@ class ClassifierPool:
     def _progress(self, done: int, total: int) -> None:
         if self._closed:
             raise NotReadyError("the server is stopping")
-        if done == total or done % 512 < 64:
+        if done == total or done % 512 == 0:
             _log.info("embedding utterances: %d of %d", done, total)
