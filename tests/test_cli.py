@@ -127,10 +127,10 @@ async def test_complete_keeps_the_answer_apart(semroute: Command) -> None:
 
 
 async def test_complete_for_programs(semroute: Command) -> None:
-    """With --json every line is an object: the deltas, the decision, the finish."""
+    """With --json every line is one event of the contract, in the order in which they come."""
     ended = await semroute("complete", QUERY, "--json")
     assert (ended.status, ended.err) == (0, "")
-    *deltas, decision, finish = ended.lines
+    decision, *deltas, finish = ended.lines
     assert "".join(line["delta"]["text"] for line in deltas) == f"You said: {QUERY}"
     assert decision["decision"]["model"] == "echo"
     assert finish["finish"]["reason"] == "FINISH_REASON_STOP"

@@ -48,11 +48,16 @@ class Completion(Collected):
         self._call.cancel()
 
     async def __aiter__(self) -> AsyncIterator[pb.Delta]:
+        async for event in self.events():
+            if event.HasField("delta"):
+                yield event.delta
+
+    async def events(self) -> AsyncIterator[pb.CompleteResponse]:
+        """Every event as it comes: the decision, deltas, attempts, restarts, the finish."""
         try:
-            async for response in self._call:
-                delta = self.take(response)
-                if delta is not None:
-                    yield delta
+            async for event in self._call:
+                self.take(event)
+                yield event
         except grpc.aio.AioRpcError as error:
             raise RouterError.from_rpc(error) from None
 

@@ -118,13 +118,12 @@ class Collected:
         """The answer's text so far; what a restart discarded is not in it."""
         return "".join(self._text)
 
-    def take(self, response: pb.CompleteResponse) -> pb.Delta | None:
-        """Note an event; returns it where it is a delta."""
+    def take(self, response: pb.CompleteResponse) -> None:
+        """Note an event."""
         match response.WhichOneof("event"):
             case "delta":
                 if response.delta.text:
                     self._text.append(response.delta.text)
-                return response.delta
             case "decision":
                 self.decision = response.decision
             case "attempt":
@@ -134,4 +133,3 @@ class Collected:
                 self._text.clear()
             case "finish":
                 self.finish = response.finish
-        return None

@@ -47,11 +47,16 @@ class SyncCompletion(Collected):
         self._call.cancel()
 
     def __iter__(self) -> Iterator[pb.Delta]:
+        for event in self.events():
+            if event.HasField("delta"):
+                yield event.delta
+
+    def events(self) -> Iterator[pb.CompleteResponse]:
+        """Every event as it comes: the decision, deltas, attempts, restarts, the finish."""
         try:
-            for response in self._call:
-                delta = self.take(response)
-                if delta is not None:
-                    yield delta
+            for event in self._call:
+                self.take(event)
+                yield event
         except grpc.RpcError as error:
             raise RouterError.from_rpc(error) from None
 

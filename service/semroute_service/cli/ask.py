@@ -84,24 +84,20 @@ def complete(options: argparse.Namespace) -> int:
                 timeout=options.timeout,
             ) as answer,
         ):
-            for delta in answer:
+            for event in answer.events():
                 if options.json:
-                    output.print_json({"delta": output.as_dict(delta)})
+                    output.print_json(output.as_dict(event))
                 else:
-                    print(delta.text, end="", flush=True)
+                    print(event.delta.text, end="", flush=True)
     except RouterError as error:
         if not options.json:
             print()
         return _failed(error, options)
     except _UNASKABLE as error:
         return output.fail(str(error), status=2)
-    assert answer.decision
-    assert answer.finish
-    if options.json:
-        output.print_json({"decision": output.as_dict(answer.decision)})
-        output.print_json({"finish": output.as_dict(answer.finish)})
-    else:
-        finish = answer.finish
+    finish = answer.finish
+    assert finish
+    if not options.json:
         reason = pb.FinishReason.Name(finish.reason).removeprefix("FINISH_REASON_").lower()
         cost = finish.cost_nano_usd / _NANO
         print()
