@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from models import HIDDEN, make_tiny_model
 from semroute_classifier.encoders import (
     Encoder,
     EncoderError,
@@ -35,8 +36,6 @@ TEXTS = (
     "hi",
     "🧬",
 )
-LAYERS = 4
-HIDDEN = 32
 
 
 @pytest.fixture(scope="module")
@@ -47,30 +46,8 @@ def bundled() -> Encoder:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a random model that is built as BGE-M3 is: XLM-RoBERTa, CLS, normalised."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-    from transformers import XLMRobertaConfig, XLMRobertaModel
-
-    root = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    config = XLMRobertaConfig(
-        vocab_size=30522,  # the bundled encoder's tokenizer is used
-        hidden_size=HIDDEN,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=130,
-        pad_token_id=0,
-    )
-    XLMRobertaModel(config).save_pretrained(root / "transformer")
-    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
-        shutil.copy(bundled_folder() / name, root / "transformer" / name)
-    transformer = Transformer(str(root / "transformer"), max_seq_length=128)
-    modules = [transformer, Pooling(HIDDEN, pooling_mode="cls"), Normalize()]
-    SentenceTransformer(modules=modules, device="cpu").save(str(root / "model"))
-    return root / "model"
+    """The folder of a random model that is built as BGE-M3 is."""
+    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 def encoded(encoder: Encoder, texts: Sequence[str]) -> NDArray[np.float32]:

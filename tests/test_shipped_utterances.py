@@ -70,9 +70,9 @@ def examples() -> list[Example]:
 
 
 @pytest.fixture(scope="module")
-def built(shipped: UtteranceSet) -> Built:
+def built(shipped: UtteranceSet, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """Embedded once for the file, which takes most of its time."""
-    encoder = load_encoder("bundled")
+    encoder = load_encoder("bundled", tmp_path_factory.mktemp("home"))
     artifact = load_or_build(shipped, encoder, None)
     return Built(Classifier(shipped, encoder, artifact), artifact.vectors)
 

@@ -9,21 +9,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from semroute_classifier.encoders import vectors_of
 from semroute_classifier.head import Head
+from semroute_classifier.keeping import new_folder
 from semroute_classifier.utterances import NONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from semroute_classifier.encoders import Encoder, States, Vectors
     from semroute_classifier.utterances import UtteranceSet
@@ -134,18 +132,10 @@ def _keep(folder: Path, artifact: Artifact, utterances: UtteranceSet, encoder: E
         "count": len(utterances.utterances),
         "heads": [name for name, head in heads.items() if head],
     }
-    # Another process may have put the same content there, and a full disk or a home that cannot
-    # be written must not stop a start.
-    with contextlib.suppress(OSError):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as temporary:
-            new = Path(temporary) / folder.name
-            new.mkdir()
-            np.save(new / "vectors.npy", artifact.vectors)
-            for name, head in heads.items():
-                if head:
-                    head.save(new / f"{name}.npz")
-            (new / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-            if folder.exists():  # it could not be read, or another process was quicker
-                shutil.rmtree(folder, ignore_errors=True)
-            os.replace(new, folder)
+    # A full disk, or a home that cannot be written, must not stop a start.
+    with contextlib.suppress(OSError), new_folder(folder) as new:
+        np.save(new / "vectors.npy", artifact.vectors)
+        for name, head in heads.items():
+            if head:
+                head.save(new / f"{name}.npz")
+        (new / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")

@@ -85,7 +85,7 @@ class ClassifierPool:
 
     def _build(self, spec: str) -> ReadyClassifier:
         start = time.perf_counter()
-        encoder = load_encoder(spec)
+        encoder = load_encoder(spec, self._home)
         count = len(self.utterances.utterances)
         _log.info("encoder %s loaded in %.1f s", encoder.name, time.perf_counter() - start)
         classifier = Classifier.build(self.utterances, encoder, self._home, self._progress)

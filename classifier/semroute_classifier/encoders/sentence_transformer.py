@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,13 +55,69 @@ class SentenceTransformerEncoder:
                 name: value.to(self._model.device) if hasattr(value, "to") else value
                 for name, value in inputs.items()
             }
-            outputs = self._model(inputs)
-            blocks = [
-                _mean_over_tokens(layer, outputs["attention_mask"])
-                for layer in _middle(outputs.get("all_layer_embeddings") or ())
-            ]
-            blocks.append(outputs["sentence_embedding"])
+            blocks = _blocks(self._model(inputs))
             return np.hstack([unit_rows(block.float().cpu().numpy()) for block in blocks])
+
+    @property
+    def window(self) -> int:
+        """How many tokens of a text the model reads."""
+        return int(self._model.max_seq_length)
+
+    @property
+    def weight_bytes(self) -> int:
+        """The size of the model in memory."""
+        return sum(p.numel() * p.element_size() for p in self._model.parameters())
+
+    def tokenizer_json(self) -> str:
+        """The tokenizer as the tokenizers library reads it."""
+        return str(self._model.tokenizer.backend_tokenizer.to_str())
+
+    def export(self, path: Path) -> None:
+        """Write the model as ONNX: input_ids and attention_mask in, states out."""
+        import torch
+
+        model = self._model
+
+        class Exported(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.model = model
+
+            def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+                outputs = self.model({"input_ids": input_ids, "attention_mask": attention_mask})
+                unit = [block / block.norm(dim=1, keepdim=True) for block in _blocks(outputs)]
+                return torch.cat(unit, dim=1)
+
+        inputs = self._model.preprocess(["an example of two", "lengths"])
+        inputs = inputs["input_ids"].cpu(), inputs["attention_mask"].cpu()
+        device = model.device
+        try:
+            model.cpu()
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # traced with these lengths, run with any
+                torch.onnx.export(
+                    Exported().eval(),
+                    inputs,
+                    str(path),
+                    input_names=["input_ids", "attention_mask"],
+                    output_names=["states"],
+                    dynamic_axes={
+                        "input_ids": {0: "texts", 1: "tokens"},
+                        "attention_mask": {0: "texts", 1: "tokens"},
+                        "states": {0: "texts"},
+                    },
+                    opset_version=17,
+                    dynamo=False,
+                )
+        finally:
+            model.to(device)
+
+
+def _blocks(outputs: Any) -> list[Any]:
+    """The states of a pass, each of shape (texts, hidden); last the vectors."""
+    layers = _middle(outputs.get("all_layer_embeddings") or ())
+    blocks = [_mean_over_tokens(layer, outputs["attention_mask"]) for layer in layers]
+    return [*blocks, outputs["sentence_embedding"]]
 
 
 def _middle(layers: Sequence[Any]) -> list[Any]:

@@ -42,7 +42,7 @@ Better parts
 def demo(options: argparse.Namespace) -> int:
     """Decisions in a table, then one answer; nothing is left running."""
     command = [sys.executable, "-m", "semroute_service.cli", "serve", "--listen", "127.0.0.1:0"]
-    print("starting a server (the first start embeds the utterances, which takes a minute)")
+    print("starting a server (the first start prepares the encoder and the utterances)")
     with subprocess.Popen(  # noqa: S603 - our own module, with arguments of our own
         command,
         stdout=subprocess.PIPE,

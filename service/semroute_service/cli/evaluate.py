@@ -15,6 +15,7 @@ from semroute_classifier.evaluation import load_examples
 from semroute_classifier.utterances import load_utterances
 from semroute_service.cli import output
 from semroute_service.cli.files import folder
+from semroute_service.settings import default_home
 
 if TYPE_CHECKING:
     import argparse
@@ -38,7 +39,7 @@ def evaluate(options: argparse.Namespace) -> int:
     try:
         examples = load_examples(Path(options.file))
         utterances = load_utterances(folder("utterances", options.utterances))
-        encoder = load_encoder(options.encoder)
+        encoder = load_encoder(options.encoder, default_home())
         start = time.perf_counter()
         classifier = Classifier.build(utterances, encoder, progress=_progress)
         build_seconds = round(time.perf_counter() - start, 2)
