@@ -33,6 +33,8 @@ class Settings:
 
 
 def default_home(environment: Mapping[str, str] = os.environ) -> Path:
-    """The user's cache directory for semroute."""
+    """SEMROUTE_HOME, or the user's cache directory for semroute."""
+    if home := environment.get("SEMROUTE_HOME"):
+        return Path(home).expanduser()
     base = environment.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "semroute"
