@@ -63,13 +63,15 @@ proto: $(PROTO_READY) ## regenerate the stubs from proto/
 wheel: $(READY) ## build the wheel into dist/
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . | tail -1
 
+BENCHMARKS := accuracy engines decide index robustness others
+
 bench: $(READY) ## print what this machine measures, write JSON to benchmarks/results/
-	@$(BIN)/python benchmarks/accuracy.py
-	@echo
-	@$(BIN)/python benchmarks/decide.py
+	@for name in $(BENCHMARKS); do \
+		echo "== benchmarks/$$name.py =="; $(BIN)/python benchmarks/$$name.py; echo; \
+	done
 
 clean: ## remove the environments and everything built
-	@rm -rf $(VENV) $(PROTO_VENV) dist build benchmarks/results clients/node/node_modules
+	@rm -rf $(VENV) $(PROTO_VENV) .venv-others dist build benchmarks/results clients/node/node_modules
 
 $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (some minutes the first time) ..."

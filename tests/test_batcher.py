@@ -72,7 +72,7 @@ def ask(batcher: Batcher, *texts: str) -> asyncio.Task[list[str]]:
     """A caller; what it gets is turned back into the texts, which shows whose rows they are."""
 
     async def call() -> list[str]:
-        states = await batcher.encode(texts)
+        states = await batcher.submit(texts)
         return [str(int(value)) for value in states[:, 0]]
 
     return asyncio.create_task(call())
@@ -103,7 +103,7 @@ async def held(batcher: Batcher, encoder: Encoder, *texts: str) -> asyncio.Task[
 async def test_one_caller_gets_its_rows() -> None:
     """Rows come in the order of the texts, with the encoder's width."""
     async with batching() as (batcher, encoder):
-        states = await batcher.encode(["3", "1", "2"])
+        states = await batcher.submit(["3", "1", "2"])
     assert states.tolist() == [[3, 1], [1, 1], [2, 1]]
     assert encoder.passes == [["3", "1", "2"]]
 
@@ -171,7 +171,7 @@ async def test_a_full_queue_refuses_at_once() -> None:
         waiting = [ask(batcher, "1", "2"), ask(batcher, "3", "4")]
         await settle()
         with pytest.raises(QueueFullError, match="4 texts are waiting"):
-            await batcher.encode(["5"])
+            await batcher.submit(["5"])
         encoder.release()
         assert list(await asyncio.gather(first, *waiting)) == [["0"], ["1", "2"], ["3", "4"]]
         assert await ask(batcher, "6") == ["6"]

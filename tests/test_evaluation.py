@@ -11,7 +11,17 @@ import pytest
 
 from semroute_classifier.classifier import Classifier
 from semroute_classifier.documents import ConfigError
-from semroute_classifier.evaluation import Example, evaluate, load_examples
+from semroute_classifier.evaluation import (
+    BINS,
+    Bin,
+    Example,
+    calibration,
+    evaluate,
+    figures_of,
+    judge_all,
+    load_examples,
+    risk_coverage,
+)
 from semroute_classifier.utterances import NONE, Tier, Utterance, UtteranceSet
 
 if TYPE_CHECKING:
@@ -29,6 +39,7 @@ class AxisEncoder:
     name = "axes"
     dimension = width = len(AXES) + 64
     fingerprint = "axes-1"
+    window = 1_000
 
     def __init__(self) -> None:
         self._others: dict[str, int] = {}
@@ -40,6 +51,9 @@ class AxisEncoder:
             row[known or self._others.setdefault(text, len(AXES) + len(self._others))] = 1
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         return rows
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        return [match.span() for match in re.finditer(r"\S+", text)]
 
 
 UTTERANCES = UtteranceSet(
@@ -199,6 +213,51 @@ def test_no_query_has_no_latency(classifier: Classifier) -> None:
     assert (figures["n"], figures["confusion"]) == (0, {})
 
 
+# ---- judging, and what the charts are drawn from
+
+
+def test_each_query_is_asked_once_and_on_its_own(classifier: Classifier) -> None:
+    """Examples with the same query share a verdict and its time; progress counts queries."""
+    told: list[tuple[int, int]] = []
+    judged = judge_all(classifier, EXAMPLES, progress=lambda *counts: told.append(counts))
+    assert [j.example for j in judged] == EXAMPLES
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert judged[0].verdict is judged[5].verdict
+    assert judged[0].milliseconds == judged[5].milliseconds > 0
+    assert [j.said for j in judged] == ["a", "b", "a", NONE, NONE, "a"]
+
+
+def test_the_cascade_judges_too(classifier: Classifier) -> None:
+    """With the cascade every example has a verdict, and every figure is there."""
+    judged = judge_all(classifier, EXAMPLES, cascade=True)
+    assert figures_of(judged, classifier).keys() == evaluate(classifier, EXAMPLES).keys()
+    assert [j.example for j in judged] == EXAMPLES
+
+
+def test_bins_hold_what_lies_in_them(classifier: Classifier) -> None:
+    """Of four queries in scope two are sure, one half sure and one unsure; bins are in order."""
+    bins = calibration(judge_all(classifier, EXAMPLES))
+    assert [(b.number, b.count) for b in bins] == [(0, 1), (BINS // 2, 1), (BINS - 1, 2)]
+    assert [b.accuracy for b in bins] == [1, 0, 1]
+    assert [b.confidence for b in bins] == pytest.approx([0, 1 / 2, 1], abs=0.002)
+    assert all(isinstance(b, Bin) for b in bins)
+
+
+def test_fewer_answers_are_surer(classifier: Classifier) -> None:
+    """Answers come in the order of their confidence, those of equal confidence together."""
+    points = risk_coverage(judge_all(classifier, [*EXAMPLES, EXAMPLES[2], EXAMPLES[3]]))
+    # "alpha" and "beta" first, each right; "alpha beta" twice, wrong; "gamma" twice, right.
+    assert [coverage for coverage, _ in points][-2:] == [4 / 6, 1]
+    assert points[-2:] == [(4 / 6, 2 / 4), (1, 4 / 6)]
+    assert all(accuracy == 1 for coverage, accuracy in points if coverage <= 2 / 6)
+
+
+def test_without_a_query_in_scope_there_is_no_curve(classifier: Classifier) -> None:
+    """Out-of-scope queries alone fill no bin and draw no curve."""
+    judged = judge_all(classifier, EXAMPLES[4:])
+    assert (calibration(judged), risk_coverage(judged)) == ([], [])
+
+
 # ---- files
 
 
@@ -239,6 +298,7 @@ BROKEN = {
     '{"task": "a"}': "query must be text",
     '{"query": "  ", "task": "a"}': "query must be text that is not empty",
     '{"query": 7, "task": "a"}': "query must be text",
+    '{"query": "half \\ud83d", "task": "a"}': "query holds half a surrogate pair",
     '{"query": "one"}': "task must be the name of a task",
     '{"query": "one", "task": ""}': "task must be the name of a task",
     '{"query": "one", "task": ["a"]}': "task must be the name of a task",

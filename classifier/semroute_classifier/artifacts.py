@@ -14,35 +14,72 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from semroute_classifier import head as heads_of
 from semroute_classifier.encoders import vectors_of
+from semroute_classifier.features import Features
 from semroute_classifier.head import Head
+from semroute_classifier.index import Index
 from semroute_classifier.keeping import new_folder
+from semroute_classifier.reading import Reader
 from semroute_classifier.utterances import NONE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from semroute_classifier.encoders import Encoder, States, Vectors
+    from semroute_classifier.head import Fitted
     from semroute_classifier.utterances import UtteranceSet
 
     Progress = Callable[[int, int], None]
 
-_FORMAT = 2
+_FORMAT = 3
 _CHUNK = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Artifact:
-    """Vectors of shape (utterances, dimension), in the utterances' order, and the heads.
+class Heads:
+    """The trained heads over shared features. ``tier`` is None where no task has tiers."""
 
-    ``task_head`` numbers its labels as ``labels_of`` does, ``tier_head`` from LOW as 0. Either is
-    None where there are too few utterances to learn from.
+    features: Features
+    task: Head
+    tier: Head | None
+
+    def odds(
+        self, states: States, texts: Sequence[str]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The odds of each label, shape (texts, labels), and of each tier, shape (texts, 3)."""
+        inputs = self.features.of(states, texts)
+        tasks = self.task.odds(self.features, inputs)
+        if self.tier is None:
+            return tasks, np.zeros((len(texts), 3))
+        return tasks, self.tier.odds(self.features, inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What the task head says of utterances that it had not seen: their right ``labels``, shape
+    (n,), the ``odds`` it gave, shape (n, labels), and the ``similarity`` of the nearest other
+    utterance, shape (n,)."""
+
+    labels: NDArray[np.int64]
+    odds: NDArray[np.float64]
+    similarity: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """Vectors of shape (utterances, dimension), in the utterances' order, their index, and what
+    was learned: labels are numbered as ``labels_of`` does, tiers from LOW as 0. ``heads`` and
+    ``held_out`` are None where there are too few utterances to learn from.
     """
 
     vectors: Vectors
-    task_head: Head | None
-    tier_head: Head | None
+    index: Index
+    heads: Heads | None
+    held_out: HeldOut | None
 
 
 def labels_of(utterances: UtteranceSet) -> tuple[str, ...]:
@@ -78,18 +115,39 @@ def _fingerprint(utterances: UtteranceSet, encoder: Encoder) -> str:
 
 
 def _build(utterances: UtteranceSet, encoder: Encoder, progress: Progress | None) -> Artifact:
-    texts = [u.text for u in utterances.utterances]
+    reader = Reader(encoder)
+    texts = [reader.read(u.text).text for u in utterances.utterances]
     states = _embed(texts, encoder, progress)
-    labels = labels_of(utterances)
-    number = {label: i for i, label in enumerate(labels)}
+    vectors = np.ascontiguousarray(vectors_of(states, encoder))
+    index = Index.build(vectors)
+    number = {label: i for i, label in enumerate(labels_of(utterances))}
     tasks = np.array([number[u.task] for u in utterances.utterances])
-    tiered = [i for i, u in enumerate(utterances.utterances) if u.tier]
-    tiers = np.array([int(u.tier or 0) - 1 for u in utterances.utterances])[tiered]
+    if not _can_learn(tasks):
+        return Artifact(vectors, index, None, None)
+    features, inputs = Features.fit(states, texts)
+    task = heads_of.fit(features, inputs, tasks)
+    assert task is not None
+    tiers = np.array([int(u.tier or 0) - 1 for u in utterances.utterances])
+    tiered = np.flatnonzero(tiers >= 0)
+    tier = heads_of.fit(features, inputs[tiered], tiers[tiered]) if len(tiered) else None
     return Artifact(
-        vectors=np.ascontiguousarray(vectors_of(states, encoder)),
-        task_head=Head.fit(states, texts, tasks),
-        tier_head=Head.fit(states[tiered], [texts[i] for i in tiered], tiers) if tiered else None,
+        vectors=vectors,
+        index=index,
+        heads=Heads(features, task.head, tier.head if tier else None),
+        held_out=_held_out(task, tasks, vectors, index),
     )
+
+
+def _can_learn(labels: NDArray[np.int64]) -> bool:
+    present = np.bincount(labels)
+    return len(present) > 1 and bool(present.min() >= heads_of.FEWEST)
+
+
+def _held_out(fitted: Fitted, labels: NDArray[np.int64], vectors: Vectors, index: Index) -> HeldOut:
+    similarities, rows = index.search(vectors[fitted.rows], 2)
+    itself = rows[:, 0] == fitted.rows
+    nearest = np.where(itself, similarities[:, 1], similarities[:, 0])
+    return HeldOut(labels[fitted.rows], fitted.odds, nearest)
 
 
 def _embed(texts: list[str], encoder: Encoder, progress: Progress | None) -> States:
@@ -108,13 +166,29 @@ def _load(folder: Path, count: int, dimension: int) -> Artifact | None:
     """The artifact in ``folder``, or None where it is missing, damaged or of another shape."""
     try:
         vectors: Vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
-        heads = json.loads((folder / "manifest.json").read_text())["heads"]
-        loaded = {name: Head.load(folder / f"{name}.npz") for name in heads}
+        if vectors.shape != (count, dimension) or not _are_unit(vectors):
+            return None
+        index = Index.load(folder, vectors)
+        parts = json.loads((folder / "manifest.json").read_text())["parts"]
+        kept = {name: _arrays(folder / f"{name}.npz") for name in parts}
+        learned = _learned(kept) if kept else (None, None)
     except Exception:  # a damaged file raises whatever the part that it breaks raises
         return None
-    if vectors.shape != (count, dimension) or not _are_unit(vectors):
-        return None
-    return Artifact(vectors, loaded.get("task_head"), loaded.get("tier_head"))
+    return Artifact(vectors, index, *learned) if index else None
+
+
+def _learned(kept: Mapping[str, dict[str, NDArray[np.float32]]]) -> tuple[Heads, HeldOut]:
+    tier = Head.from_arrays(kept["tier"]) if "tier" in kept else None
+    heads = Heads(Features.from_arrays(kept["features"]), Head.from_arrays(kept["task"]), tier)
+    held = kept["held_out"]
+    labels = held["labels"].astype(np.int64)
+    return heads, HeldOut(labels, held["odds"].astype(np.float64), held["similarity"])
+
+
+def _arrays(path: Path) -> dict[str, NDArray[np.float32]]:
+    # Opened here, because numpy leaves a damaged file open.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+        return dict(kept)
 
 
 def _are_unit(vectors: Vectors) -> bool:
@@ -122,20 +196,38 @@ def _are_unit(vectors: Vectors) -> bool:
     return bool(np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3))
 
 
+def _parts(artifact: Artifact) -> dict[str, dict[str, NDArray[np.float32]]]:
+    """The arrays of each file. Arrays only, so that reading them back runs nothing."""
+    heads, held = artifact.heads, artifact.held_out
+    if heads is None or held is None:
+        return {}
+    tier = {"tier": heads.tier.arrays()} if heads.tier else {}
+    return {
+        "features": heads.features.arrays(),
+        "task": heads.task.arrays(),
+        **tier,
+        "held_out": {
+            "labels": held.labels.astype(np.float32),
+            "odds": held.odds.astype(np.float32),
+            "similarity": held.similarity,
+        },
+    }
+
+
 def _keep(folder: Path, artifact: Artifact, utterances: UtteranceSet, encoder: Encoder) -> None:
-    heads = {"task_head": artifact.task_head, "tier_head": artifact.tier_head}
+    parts = _parts(artifact)
     manifest = {
         "format": _FORMAT,
         "encoder": encoder.name,
         "encoder_fingerprint": encoder.fingerprint,
         "utterances_revision": utterances.revision,
         "count": len(utterances.utterances),
-        "heads": [name for name, head in heads.items() if head],
+        "parts": list(parts),
     }
     # A full disk, or a home that cannot be written, must not stop a start.
     with contextlib.suppress(OSError), new_folder(folder) as new:
         np.save(new / "vectors.npy", artifact.vectors)
-        for name, head in heads.items():
-            if head:
-                head.save(new / f"{name}.npz")
+        artifact.index.save(new)
+        for name, arrays in parts.items():
+            np.savez(new / f"{name}.npz", allow_pickle=False, **arrays)
         (new / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")

@@ -1,9 +1,9 @@
-"""Concurrent requests share encoder passes.
+"""Concurrent requests share passes.
 
 The encoder has a thread of its own. Whatever waits when it becomes free goes into the next pass;
-nothing ever waits for company. The queue is bounded and refuses at once when it is full, and a
-text whose caller has left is dropped before it costs a pass. Not safe to call from two event
-loops.
+nothing ever waits for company. The queue is bounded and refuses at once when it is full, and what
+is asked by a caller who has left, or whose deadline has passed, is dropped before it costs a pass.
+Not safe to call from two event loops.
 """
 
 from __future__ import annotations
@@ -12,65 +12,67 @@ import asyncio
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from semroute_classifier.encoders import States
-
 MAX_BATCH = 32
 MAX_WAITING = 1024
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 class QueueFullError(Exception):
-    """Too many texts wait for the encoder; try again later."""
+    """Too much waits for the encoder; try again later."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    texts: Sequence[str]
-    result: asyncio.Future[States]
+class _Job(Generic[_Item, _Result]):
+    items: Sequence[_Item]
+    result: asyncio.Future[Sequence[_Result]]
 
 
-class Batcher:
-    """Runs ``encode`` in a thread, one pass at a time, for any number of callers."""
+class Batcher(Generic[_Item, _Result]):
+    """Calls ``run`` in a thread, one batch at a time, for any number of callers.
+
+    ``run`` gives one result for each item, in order, that depends on no other item.
+    """
 
     def __init__(
         self,
-        encode: Callable[[Sequence[str]], States],
+        run: Callable[[Sequence[_Item]], Sequence[_Result]],
         *,
         max_batch: int = MAX_BATCH,
         max_waiting: int = MAX_WAITING,
     ) -> None:
-        self._encode = encode
+        self._call = run
         self._max_batch = max_batch
         self._max_waiting = max_waiting
-        self._jobs: deque[_Job] = deque()
+        self._jobs: deque[_Job[_Item, _Result]] = deque()
         self._waiting = 0
         self._running: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
 
-    async def encode(self, texts: Sequence[str]) -> States:
-        """Embed ``texts``: shape (len(texts), width).
+    async def submit(self, items: Sequence[_Item]) -> list[_Result]:
+        """One result for each of ``items``, in order.
 
-        Raises ``QueueFullError`` at once where too many texts wait already.
+        Raises ``QueueFullError`` at once where too many wait already, and whatever ``run`` raises.
         """
-        if self._waiting and self._waiting + len(texts) > self._max_waiting:
+        if self._waiting and self._waiting + len(items) > self._max_waiting:
             raise QueueFullError(f"{self._waiting} texts are waiting for the encoder")
         loop = asyncio.get_running_loop()
-        jobs = [
-            _Job(texts[start : start + self._max_batch], loop.create_future())
-            for start in range(0, len(texts), self._max_batch)
+        jobs: list[_Job[_Item, _Result]] = [
+            _Job(items[start : start + self._max_batch], loop.create_future())
+            for start in range(0, len(items), self._max_batch)
         ]
         self._jobs.extend(jobs)
-        self._waiting += len(texts)
+        self._waiting += len(items)
         if self._running is None:
             self._running = asyncio.create_task(self._run())
         try:
-            return np.concatenate(await asyncio.gather(*(job.result for job in jobs)))
+            parts = await asyncio.gather(*(job.result for job in jobs))
+            return [result for part in parts for result in part]
         finally:
             for job in jobs:
                 job.result.cancel()
@@ -83,37 +85,37 @@ class Batcher:
         loop = asyncio.get_running_loop()
         try:
             while batch := self._next_batch():
-                texts = [text for job in batch for text in job.texts]
+                items = [item for job in batch for item in job.items]
                 try:
-                    vectors = await loop.run_in_executor(self._thread, self._encode, texts)
+                    results = await loop.run_in_executor(self._thread, self._call, items)
                 except Exception as error:  # the callers must hear of it, whatever it is
                     self._fail(batch, error)
                 else:
-                    self._deliver(batch, vectors)
+                    self._deliver(batch, results)
         finally:
             self._running = None
 
-    def _next_batch(self) -> list[_Job]:
-        batch: list[_Job] = []
+    def _next_batch(self) -> list[_Job[_Item, _Result]]:
+        batch: list[_Job[_Item, _Result]] = []
         room = self._max_batch
-        while self._jobs and len(self._jobs[0].texts) <= room:
+        while self._jobs and len(self._jobs[0].items) <= room:
             job = self._jobs.popleft()
-            self._waiting -= len(job.texts)
+            self._waiting -= len(job.items)
             if not job.result.done():
                 batch.append(job)
-                room -= len(job.texts)
+                room -= len(job.items)
         return batch
 
     @staticmethod
-    def _deliver(batch: list[_Job], vectors: States) -> None:
+    def _deliver(batch: list[_Job[_Item, _Result]], results: Sequence[_Result]) -> None:
         start = 0
         for job in batch:
             if not job.result.done():
-                job.result.set_result(vectors[start : start + len(job.texts)])
-            start += len(job.texts)
+                job.result.set_result(results[start : start + len(job.items)])
+            start += len(job.items)
 
     @staticmethod
-    def _fail(batch: list[_Job], error: Exception) -> None:
+    def _fail(batch: list[_Job[_Item, _Result]], error: Exception) -> None:
         for job in batch:
             if not job.result.done():
                 job.result.set_exception(error)

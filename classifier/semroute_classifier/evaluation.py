@@ -7,6 +7,7 @@ Other keys are ignored. A figure that cannot be computed is None.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from dataclasses import dataclass
@@ -19,13 +20,13 @@ from semroute_classifier.documents import ConfigError, Problem
 from semroute_classifier.utterances import NONE, Tier
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from semroute_classifier.classifier import Classification, Classifier
 
-_BINS = 15
-_LATENCY_SAMPLE = 200
+BINS = 15
+"""Equal-width bins of the confidence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,44 @@ class Example:
     @property
     def in_scope(self) -> bool:
         return self.task != NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An example with the verdict on its query, and how long that took."""
+
+    example: Example
+    verdict: Classification
+    milliseconds: float
+
+    @property
+    def said(self) -> str:
+        """The task that was said; ``none`` where the query was defaulted."""
+        return self.verdict.task or NONE
+
+    @property
+    def matched(self) -> bool:
+        return self.verdict.basis is Basis.MATCHED
+
+    @property
+    def right(self) -> bool:
+        """Whether the best task is the right one, abstention ignored."""
+        return self.verdict.best_task == self.example.task
+
+    @property
+    def acceptable(self) -> bool:
+        """Whether the best task is one that a careful reader would take."""
+        return self.right or self.verdict.best_task in self.example.acceptable
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """In-scope queries of like confidence: ``number`` / ``BINS`` is the least of them."""
+
+    number: int
+    count: int
+    confidence: float
+    accuracy: float
 
 
 def load_examples(path: Path) -> list[Example]:
@@ -64,45 +103,109 @@ def load_examples(path: Path) -> list[Example]:
     return examples
 
 
-def evaluate(classifier: Classifier, examples: Sequence[Example]) -> dict[str, Any]:
-    """Every figure that describes ``classifier`` on ``examples``, ready for JSON.
+def evaluate(
+    classifier: Classifier,
+    examples: Sequence[Example],
+    *,
+    cascade: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Judge ``examples`` and reckon every figure, ready for JSON."""
+    return figures_of(
+        judge_all(classifier, examples, cascade=cascade, progress=progress), classifier
+    )
+
+
+def judge_all(
+    classifier: Classifier,
+    examples: Sequence[Example],
+    *,
+    cascade: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Judged]:
+    """The verdict on each of ``examples``, in order; each query is asked once, on its own.
+
+    With ``cascade`` the static encoder may answer; without, the full one always does. ``progress``
+    is called with (done, total).
+    """
+    queries = list(dict.fromkeys(example.query for example in examples))
+    if queries:  # the first call pays for what is lazy
+        classifier.classify(queries[:1], cascade=cascade)
+    answers: dict[str, tuple[Classification, float]] = {}
+    for query in queries:
+        start = time.perf_counter()
+        verdict = classifier.classify([query], cascade=cascade)[0]
+        answers[query] = verdict, (time.perf_counter() - start) * 1000
+        if progress:
+            progress(len(answers), len(queries))
+    return [Judged(example, *answers[example.query]) for example in examples]
+
+
+def figures_of(judged: Sequence[Judged], classifier: Classifier) -> dict[str, Any]:
+    """Every figure that describes ``classifier`` on what it has ``judged``, ready for JSON.
 
     ``accuracy`` and ``lenient_accuracy`` take the best task, abstention ignored, over in-scope
     queries; ``selective_accuracy`` is the accuracy over those that were matched;
     ``abstain_precision`` and ``abstain_recall`` see abstention as finding out-of-scope queries;
     ``auroc`` parts in scope from out of scope by confidence; ``ece`` has 15 equal-width bins;
-    latencies are of one query at a time, in milliseconds.
+    latencies are of one query at a time, in milliseconds, over unique queries.
     """
-    verdicts = [_judge(classifier, example.query) for example in examples]
-    inside = [(e, v) for e, v in zip(examples, verdicts, strict=True) if e.in_scope]
-    outside = [v for e, v in zip(examples, verdicts, strict=True) if not e.in_scope]
-    matched = [(e, v) for e, v in inside if v.basis is Basis.MATCHED]
-    abstained_inside = len(inside) - len(matched)
-    caught = sum(v.basis is Basis.DEFAULTED for v in outside)
-    tiered = [(e.tier, v.best_tier) for e, v in inside if e.tier]
+    inside = [j for j in judged if j.example.in_scope]
+    outside = [j for j in judged if not j.example.in_scope]
+    matched = [j for j in inside if j.matched]
+    caught = sum(not j.matched for j in outside)
+    tiered = [(j.example.tier, j.verdict.best_tier) for j in inside if j.example.tier]
     return {
-        "n": len(examples),
-        "accuracy": _mean([v.best_task == e.task for e, v in inside]),
-        "lenient_accuracy": _mean([v.best_task in (e.task, *e.acceptable) for e, v in inside]),
-        "coverage": _mean([v.basis is Basis.MATCHED for _, v in inside]),
-        "selective_accuracy": _mean([v.best_task == e.task for e, v in matched]),
-        "abstain_precision": _ratio(caught, caught + abstained_inside),
+        "n": len(judged),
+        "accuracy": _mean([j.right for j in inside]),
+        "lenient_accuracy": _mean([j.acceptable for j in inside]),
+        "coverage": _ratio(len(matched), len(inside)),
+        "selective_accuracy": _mean([j.right for j in matched]),
+        "abstain_precision": _ratio(caught, caught + len(inside) - len(matched)),
         "abstain_recall": _ratio(caught, len(outside)),
-        "auroc": _auroc([v.confidence for _, v in inside], [v.confidence for v in outside]),
+        "auroc": _auroc([score(j) for j in inside], [score(j) for j in outside]),
         "tier_accuracy": _mean([right == said for right, said in tiered]),
         "tier_macro_f1": _macro_f1(tiered),
-        "ece": _ece([(v.confidence, v.best_task == e.task) for e, v in inside]),
-        "latency_ms": _latency(classifier, [e.query for e in examples]),
-        "confusion": _confusion(
-            [(e.task, v.task or NONE) for e, v in zip(examples, verdicts, strict=True)]
-        ),
+        "ece": _ece(judged),
+        "latency_ms": _latency(judged),
+        "confusion": _confusion([(j.example.task, j.said) for j in judged]),
         "encoder": classifier.encoder.name,
         "utterances_revision": classifier.utterances.revision,
     }
 
 
-def _judge(classifier: Classifier, query: str) -> Classification:
-    return classifier.judge([query], classifier.embed([query]))[0]
+def score(judged: Judged) -> float:
+    """By what in scope is told from out of scope; larger is more in scope."""
+    return judged.verdict.confidence
+
+
+def calibration(judged: Sequence[Judged]) -> list[Bin]:
+    """The bins of the confidence that hold an in-scope query, lowest first."""
+    inside = [j for j in judged if j.example.in_scope]
+    confidence = np.array([j.verdict.confidence for j in inside])
+    right = np.array([j.right for j in inside], dtype=float)
+    number = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    return [
+        Bin(int(b), int(own.sum()), float(confidence[own].mean()), float(right[own].mean()))
+        for b in np.unique(number)
+        for own in [number == b]
+    ]
+
+
+def risk_coverage(judged: Sequence[Judged]) -> list[tuple[float, float]]:
+    """(coverage, accuracy) over in-scope queries as the least score that is answered falls.
+
+    Queries of equal score are answered together, so that no order among them is invented.
+    """
+    inside = sorted((j for j in judged if j.example.in_scope), key=score, reverse=True)
+    points: list[tuple[float, float]] = []
+    answered = right = 0
+    for _, equals in itertools.groupby(inside, key=score):
+        for one in equals:
+            answered += 1
+            right += one.right
+        points.append((answered / len(inside), right / answered))
+    return points
 
 
 def _example(row: Any) -> Example:
@@ -112,6 +215,8 @@ def _example(row: Any) -> Example:
     acceptable = row.get("acceptable") or []
     if not isinstance(query, str) or not query.strip():
         raise ValueError("query must be text that is not empty")
+    if any("\ud800" <= character <= "\udfff" for character in query):
+        raise ValueError("query holds half a surrogate pair, which is no character")
     if not isinstance(task, str) or not task:
         raise ValueError(f'task must be the name of a task, or "{NONE}"')
     if tier is not None and tier not in [t.word for t in Tier]:
@@ -149,26 +254,17 @@ def _macro_f1(pairs: list[tuple[Tier, Tier | None]]) -> float | None:
     return round(float(f1_score(truth, said, labels=labels, average="macro", zero_division=0)), 4)
 
 
-def _ece(pairs: list[tuple[float, bool]]) -> float | None:
+def _ece(judged: Sequence[Judged]) -> float | None:
     """Expected calibration error over equal-width bins (Guo et al. 2017)."""
-    if not pairs:
+    bins = calibration(judged)
+    total = sum(b.count for b in bins)
+    if not total:
         return None
-    confidence = np.array([c for c, _ in pairs])
-    right = np.array([r for _, r in pairs], dtype=float)
-    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    gaps = [
-        abs(confidence[bins == b].mean() - right[bins == b].mean()) * (bins == b).mean()
-        for b in np.unique(bins)
-    ]
-    return round(float(sum(gaps)), 4)
+    return round(sum(abs(b.confidence - b.accuracy) * b.count for b in bins) / total, 4)
 
 
-def _latency(classifier: Classifier, queries: list[str]) -> dict[str, float | None]:
-    times = []
-    for query in list(dict.fromkeys(queries))[:_LATENCY_SAMPLE]:
-        start = time.perf_counter()
-        _judge(classifier, query)
-        times.append((time.perf_counter() - start) * 1000)
+def _latency(judged: Sequence[Judged]) -> dict[str, float | None]:
+    times = list({j.example.query: j.milliseconds for j in judged}.values())
     if not times:
         return {"p50": None, "p95": None}
     p50, p95 = np.percentile(times, [50, 95])

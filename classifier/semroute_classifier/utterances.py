@@ -44,11 +44,15 @@ class Tier(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """An example sentence with its task and, where the task has tiers, its tier."""
+    """An example sentence with its task and, where the task has tiers, its tier.
+
+    ``line`` is where it stands in its task's file; 0 where it comes from no file.
+    """
 
     text: str
     task: str
     tier: Tier | None = None
+    line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class UtteranceSet:
     utterances: tuple[Utterance, ...]
     descriptions: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    min_confidence: dict[str, float] = field(default_factory=dict)
+    """The least confidence at which a query is matched to a task, where its file sets one."""
     revision: str = ""
 
     def __post_init__(self) -> None:
@@ -79,26 +85,30 @@ def load_utterances(folder: Path) -> UtteranceSet:
     problems: list[Problem] = []
     utterances: list[Utterance] = []
     descriptions: dict[str, str] = {}
+    least: dict[str, float] = {}
     for path in yaml_files(folder, "utterance file (<task>.yaml)"):
         try:
-            found, description = _load_task(path)
+            found, file = _load_task(path)
         except ConfigError as error:
             problems.extend(error.problems)
             continue
         utterances.extend(found)
         if path.stem != NONE:
-            descriptions[path.stem] = description
+            descriptions[path.stem] = file.description
+        if file.min_confidence is not None:
+            least[path.stem] = file.min_confidence
     if not problems and not any(u.task != NONE for u in utterances):
         problems.append(Problem(str(folder), 0, "", "holds no task beside none"))
     if problems:
         raise ConfigError(problems)
-    return UtteranceSet(tuple(utterances), descriptions, tuple(_warnings(utterances)))
+    return UtteranceSet(tuple(utterances), descriptions, tuple(_warnings(utterances)), least)
 
 
 class _TaskFile(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     description: str = ""
+    min_confidence: float | None = Field(default=None, ge=0, le=1)
     low: list[str] = Field(default_factory=list)
     medium: list[str] = Field(default_factory=list)
     high: list[str] = Field(default_factory=list)
@@ -115,7 +125,7 @@ class _TaskFile(BaseModel):
         return [(key, i, tier, text) for key, tier, texts in lists for i, text in enumerate(texts)]
 
 
-def _load_task(path: Path) -> tuple[list[Utterance], str]:
+def _load_task(path: Path) -> tuple[list[Utterance], _TaskFile]:
     task = path.stem
     document = read_yaml(path)
     file = document.parse(_TaskFile)
@@ -128,6 +138,10 @@ def _load_task(path: Path) -> tuple[list[Utterance], str]:
         )
     if tiered and task == NONE:
         problems.append(document.problem((), "none has no tiers; use one list: utterances"))
+    if file.min_confidence is not None and task == NONE:
+        problems.append(
+            document.problem(("min_confidence",), "none is no task to be matched; leave it out")
+        )
     if not rows:
         problems.append(
             document.problem((), "holds no utterance; give low, medium, high or utterances")
@@ -137,7 +151,11 @@ def _load_task(path: Path) -> tuple[list[Utterance], str]:
     )
     if problems:
         raise ConfigError(problems)
-    return [Utterance(text.strip(), task, tier) for _, _, tier, text in rows], file.description
+    found = [
+        Utterance(text.strip(), task, tier, document.problem((key, i), "").line)
+        for key, i, tier, text in rows
+    ]
+    return found, file
 
 
 def _name_problems(document: Document, task: str) -> list[Problem]:

@@ -5,41 +5,132 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+import numpy as np
+from threadpoolctl import threadpool_limits
 
 from semroute_classifier.batcher import Batcher, QueueFullError
-from semroute_classifier.classifier import Classifier
-from semroute_classifier.encoders import load_encoder, vectors_of
+from semroute_classifier.classifier import Classification, Classifier, Turn
+from semroute_classifier.encoders import (
+    EncoderUnavailableError,
+    RemoteModel,
+    load_encoder,
+    vectors_of,
+)
 from semroute_service.errors import NotReadyError, OverloadedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from semroute_classifier.encoders import States, Vectors
+    from numpy.typing import NDArray
+
+    from semroute_classifier.encoders import EncoderSpec, Vectors
     from semroute_classifier.utterances import UtteranceSet
 
+RECENT = 4096
+"""Verdicts that are remembered: pipelines ask the same again and again."""
+AT_ONCE = 4
+"""So many turns may be judged by the static encoder on the event loop; more would hold it up."""
 _log = logging.getLogger(__name__)
+_Embedded: TypeAlias = "NDArray[np.float32]"
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A turn to be classified, with so many matches as evidence."""
+
+    turn: Turn
+    evidence: int
+    cascade: bool = True
+
+
 class ReadyClassifier:
-    """A classifier whose encoder runs in its own thread."""
+    """A classifier whose encoder runs in its own thread. Lives on one event loop."""
 
-    classifier: Classifier
-    batcher: Batcher
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = classifier
+        self._batcher: Batcher[Asked | str, Classification | _Embedded] = Batcher(self._run)
+        self._recent: OrderedDict[bytes, Classification] = OrderedDict()
 
-    async def states(self, texts: Sequence[str]) -> States:
-        """Shape (texts, width); raises ``OverloadedError`` where too much is waiting."""
+    async def classify(self, asked: Sequence[Asked]) -> list[Classification]:
+        """One verdict for each; raises ``OverloadedError`` where too much is waiting.
+
+        A turn that was judged lately has its verdict at once, and with the cascade a few turns
+        are first shown to the static encoder, without waiting for anything.
+        """
+        keys = [_key(one) for one in asked]
+        found = [self._recall(key) for key in keys]
+        if len(asked) <= AT_ONCE:
+            for i, one in enumerate(asked):
+                if found[i] is None and one.cascade:
+                    found[i] = self.classifier.quick(one.turn, one.evidence)
+        left = [i for i, verdict in enumerate(found) if verdict is None]
+        if left:
+            for i, verdict in zip(left, await self._submit([asked[i] for i in left]), strict=True):
+                assert isinstance(verdict, Classification)
+                found[i] = verdict
+        verdicts = [verdict for verdict in found if verdict]
+        for key, verdict in zip(keys, verdicts, strict=True):
+            self._remember(key, verdict)
+        return verdicts
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """Shape (texts, dimension), rows of unit length; raises as ``classify`` does."""
+        rows = [row for row in await self._submit(list(texts)) if isinstance(row, np.ndarray)]
+        return np.stack(rows)
+
+    def close(self) -> None:
+        """Let the encoder's thread end after the pass that runs."""
+        self._batcher.close()
+
+    async def _submit(self, items: Sequence[Asked | str]) -> list[Classification | _Embedded]:
         try:
-            return await self.batcher.encode(texts)
+            return await self._batcher.submit(items)
         except QueueFullError as error:
             raise OverloadedError(str(error)) from None
 
-    async def embed(self, texts: Sequence[str]) -> Vectors:
-        """Shape (texts, dimension), rows of unit length; raises as ``states`` does."""
-        return vectors_of(await self.states(texts), self.classifier.encoder)
+    def _run(self, items: Sequence[Asked | str]) -> list[Classification | _Embedded]:
+        """In the encoder's thread: those that ask alike share a call."""
+        groups: dict[tuple[int, bool] | None, list[int]] = {}
+        for i, item in enumerate(items):
+            key = None if isinstance(item, str) else (item.evidence, item.cascade)
+            groups.setdefault(key, []).append(i)
+        results: dict[int, Classification | _Embedded] = {}
+        for key, members in groups.items():
+            mine = [items[i] for i in members]
+            answers: Sequence[Classification | _Embedded]
+            if key is None:
+                states = self.classifier.embed([text for text in mine if isinstance(text, str)])
+                answers = list(vectors_of(states, self.classifier.encoder))
+            else:
+                turns = [one.turn for one in mine if isinstance(one, Asked)]
+                answers = self.classifier.classify(turns, key[0], cascade=key[1])
+            results.update(zip(members, answers, strict=True))
+        return [results[i] for i in range(len(items))]
+
+    def _recall(self, key: bytes) -> Classification | None:
+        verdict = self._recent.get(key)
+        if verdict is not None:
+            self._recent.move_to_end(key)
+        return verdict
+
+    def _remember(self, key: bytes, verdict: Classification) -> None:
+        self._recent[key] = replace(verdict, search_seconds=0.0)
+        if len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
+
+
+def _key(asked: Asked) -> bytes:
+    """A digest, so that no query is kept in memory."""
+    how = f"{asked.evidence}\0{asked.cascade}\0{len(asked.turn.previous)}\0"
+    text = f"{how}{asked.turn.previous}{asked.turn.text}"
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 class ClassifierPool:
@@ -52,10 +143,10 @@ class ClassifierPool:
         self.utterances = utterances
         self._home = home
         self._override = encoder
-        self._building: dict[str, asyncio.Task[ReadyClassifier]] = {}
+        self._building: dict[EncoderSpec, asyncio.Task[ReadyClassifier]] = {}
         self._closed = False
 
-    async def get(self, encoder: str) -> ReadyClassifier:
+    async def get(self, encoder: EncoderSpec) -> ReadyClassifier:
         """The classifier for ``encoder``; concurrent callers wait for the same build.
 
         Raises ``EncoderError`` where it cannot be built; the next call tries again.
@@ -75,22 +166,69 @@ class ClassifierPool:
                 del self._building[spec]
             raise
 
+    async def classify(
+        self, encoder: EncoderSpec, asked: Sequence[Asked]
+    ) -> tuple[list[Classification], str]:
+        """The verdicts, and the name of the encoder that served them.
+
+        Where a remote encoder does not answer, the local one that the profile names for that case
+        takes its place, with vectors of its own; where it names none, raises ``NotReadyError``.
+        """
+        ready, verdicts = await self._with_fallback(encoder, lambda ready: ready.classify(asked))
+        return verdicts, ready.classifier.encoder.name
+
+    async def embed(self, encoder: EncoderSpec, texts: Sequence[str]) -> tuple[Vectors, str]:
+        """The vectors of ``texts``, and the name of the encoder; raises as ``classify`` does."""
+        ready, vectors = await self._with_fallback(encoder, lambda ready: ready.embed(texts))
+        return vectors, ready.classifier.encoder.name
+
+    async def warm(self, encoder: EncoderSpec) -> None:
+        """Build what ``encoder`` needs, its fallback too; raises as ``get`` does."""
+        if isinstance(encoder, RemoteModel) and encoder.fallback and not self._override:
+            await self.get(encoder.fallback)
+            try:
+                await self.get(encoder)
+            except EncoderUnavailableError as error:
+                _log.warning("%s stands in: %s", encoder.fallback, error)
+        else:
+            await self.get(encoder)
+
     async def close(self) -> None:
         """Stop the encoders' threads; a build ends after the pass that runs."""
         self._closed = True
         for task in self._building.values():
             if task.done() and not task.cancelled() and task.exception() is None:
-                task.result().batcher.close()
+                task.result().close()
             task.cancel()
 
-    def _build(self, spec: str) -> ReadyClassifier:
+    async def _with_fallback(
+        self,
+        encoder: EncoderSpec,
+        work: Callable[[ReadyClassifier], Awaitable[_Answer]],
+    ) -> tuple[ReadyClassifier, _Answer]:
+        try:
+            ready = await self.get(encoder)
+            return ready, await work(ready)
+        except EncoderUnavailableError as error:
+            fallback = encoder.fallback if isinstance(encoder, RemoteModel) else ""
+            if not fallback:
+                raise NotReadyError(f"the encoder does not answer: {error}") from error
+            _log.warning("%s stands in: %s", fallback, error)
+        ready = await self.get(fallback)
+        return ready, await work(ready)
+
+    def _build(self, spec: EncoderSpec) -> ReadyClassifier:
         start = time.perf_counter()
         encoder = load_encoder(spec, self._home)
         count = len(self.utterances.utterances)
         _log.info("encoder %s loaded in %.1f s", encoder.name, time.perf_counter() - start)
         classifier = Classifier.build(self.utterances, encoder, self._home, self._progress)
+        # What a query multiplies is small: a pool of threads for it only disturbs the encoder.
+        threadpool_limits(1, user_api="blas")
         _log.info("classifier ready: %d utterances, %d tasks", count, len(self.utterances.tasks))
-        return ReadyClassifier(classifier, Batcher(classifier.embed))
+        if classifier.gate:
+            _log.info("the static encoder may answer about %.0f %%", 100 * classifier.gate.share)
+        return ReadyClassifier(classifier)
 
     def _progress(self, done: int, total: int) -> None:
         if self._closed:

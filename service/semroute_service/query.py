@@ -108,8 +108,18 @@ class Query:
     @property
     def text(self) -> str:
         """What is routed: the text of the last user message that has any."""
-        users = (m for m in reversed(self.messages) if m.role is Role.USER)
-        return next(m.text for m in users if m.text.strip())
+        return self._turns[-1]
+
+    @property
+    def previous(self) -> str:
+        """The user's turn before that; empty where there was none."""
+        turns = self._turns
+        return turns[-2] if len(turns) > 1 else ""
+
+    @property
+    def _turns(self) -> list[str]:
+        users = (m.text for m in self.messages if m.role is Role.USER)
+        return [text for text in users if text.strip()]
 
     @property
     def needs(self) -> frozenset[Capability]:

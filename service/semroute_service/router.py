@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from semroute_classifier.classifier import Basis
+from semroute_classifier.classifier import Basis, Turn
 from semroute_service import governance
+from semroute_service.classifying import Asked
 from semroute_service.completion import Completion
 from semroute_service.decision import Candidate, Decision, Elapsed
 from semroute_service.errors import (
@@ -22,14 +23,15 @@ from semroute_service.errors import (
     UnknownModelError,
 )
 from semroute_service.query import Objective, Options, Preferences
+from semroute_service.sessions import TierFloors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from semroute_classifier.classifier import Classification
-    from semroute_classifier.encoders import States, Vectors
+    from semroute_classifier.encoders import EncoderSpec, Vectors
     from semroute_service.backends import BackendPool
-    from semroute_service.classifying import ClassifierPool, ReadyClassifier
+    from semroute_service.classifying import ClassifierPool
     from semroute_service.completion import CompletionEvent
     from semroute_service.ledger import Ledger
     from semroute_service.profile import Model, Profile, ProfileStore, Route
@@ -65,6 +67,7 @@ class Router:
         self.classifiers = classifiers
         self.backends = backends
         self.ledger = ledger
+        self.floors = TierFloors()
 
     async def decide(self, ask: Ask) -> Decision:
         """The decision on ``ask``; raises ``SemrouteError``."""
@@ -77,7 +80,7 @@ class Router:
         """One result for each ask, in order; those with the same encoder share its passes."""
         start = time.perf_counter()
         results: dict[int, Decision | SemrouteError] = {}
-        by_encoder: defaultdict[str, list[tuple[int, Profile]]] = defaultdict(list)
+        by_encoder: defaultdict[EncoderSpec, list[tuple[int, Profile]]] = defaultdict(list)
         for i, ask in enumerate(asks):
             try:
                 profile = self.profiles.get(ask.profile)
@@ -87,14 +90,15 @@ class Router:
             else:
                 by_encoder[profile.encoder].append((i, profile))
         for encoder, members in by_encoder.items():
-            ready = await self.classifiers.get(encoder)
-            embed_start = time.perf_counter()
-            states = await ready.states([asks[i].query.text for i, _ in members])
-            embedded = time.perf_counter() - embed_start
+            classify_start = time.perf_counter()
+            asked = [_asked(asks[i], profile) for i, profile in members]
+            verdicts, name = await self.classifiers.classify(encoder, asked)
+            took = time.perf_counter() - classify_start
             for row, (i, profile) in enumerate(members):
                 if row and row % _YIELD_EVERY == 0:
                     await asyncio.sleep(0)
-                work = _Work(asks[i], profile, ready, states[row : row + 1], start, embedded)
+                verdict = self.floors.hold(asks[i].query.session_id, verdicts[row])
+                work = _Work(asks[i], profile, verdict, name, start, took)
                 try:
                     results[i] = await self._decide(work)
                 except SemrouteError as error:
@@ -124,13 +128,12 @@ class Router:
 
     async def embed(self, texts: Sequence[str], profile: str = "") -> tuple[Vectors, str]:
         """The vectors of ``texts`` by the profile's encoder, and the encoder's name."""
-        ready = await self.classifiers.get(self.profiles.get(profile).encoder)
-        return await ready.embed(texts), ready.classifier.encoder.name
+        return await self.classifiers.embed(self.profiles.get(profile).encoder, texts)
 
     async def activate(self, name: str) -> None:
         """Make a profile the active one, its classifier being ready first."""
         profile = self.profiles.get(name)
-        await self.classifiers.get(profile.encoder)
+        await self.classifiers.warm(profile.encoder)
         await self.backends.probe(profile.backends.values())
         self.profiles.activate(name)
 
@@ -151,9 +154,7 @@ class Router:
     async def _decide(self, work: _Work) -> Decision:
         ask, profile = work.ask, work.profile
         start = time.perf_counter()
-        evidence = EVIDENCE_EXPLAINED if ask.preferences.explain else EVIDENCE
-        verdict = work.ready.classifier.judge([ask.query.text], work.states, evidence)[0]
-        searched = time.perf_counter()
+        verdict = work.verdict
         route = profile.route(verdict.task)
         context = await self._context(ask, profile, route)
         models = _models(ask, profile, route, verdict)
@@ -161,14 +162,19 @@ class Router:
         if not any(c.admitted for c in candidates):
             raise self._denied(route, candidates, profile)
         now = time.perf_counter()
-        elapsed = Elapsed(work.embedded, searched - start, now - searched, now - work.started)
+        elapsed = Elapsed(
+            work.took - verdict.search_seconds,
+            verdict.search_seconds,
+            now - start,
+            now - work.started,
+        )
         return Decision(
             id=uuid.uuid4().hex,
             decided_at=datetime.now(UTC),
             profile=profile.name,
             profile_revision=profile.revision,
             utterances_revision=self.classifiers.utterances.revision,
-            encoder=work.ready.classifier.encoder.name,
+            encoder=work.encoder,
             classification=verdict,
             route=route.task,
             candidates=candidates,
@@ -220,10 +226,16 @@ class _Work:
 
     ask: Ask
     profile: Profile
-    ready: ReadyClassifier
-    states: States
+    verdict: Classification
+    encoder: str
     started: float
-    embedded: float
+    took: float
+
+
+def _asked(ask: Ask, profile: Profile) -> Asked:
+    evidence = EVIDENCE_EXPLAINED if ask.preferences.explain else EVIDENCE
+    turn = Turn(ask.query.text, ask.query.previous)
+    return Asked(turn, evidence, cascade=profile.cascade != "off")
 
 
 def _models(

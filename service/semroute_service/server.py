@@ -161,7 +161,7 @@ class Server:
         profile = self._profiles.active
         try:
             await asyncio.gather(
-                router.classifiers.get(profile.encoder),
+                router.classifiers.warm(profile.encoder),
                 router.backends.probe(profile.backends.values()),
             )
         except Exception as error:  # whoever waits must hear of it

@@ -45,6 +45,13 @@ class Encoder(Protocol):
     def fingerprint(self) -> str:
         """Changes whenever the vectors of some text could change."""
 
+    @property
+    def window(self) -> int:
+        """How many tokens of a text are read, special ones among them."""
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each token of the whole ``text`` starts and ends, in characters; none special."""
+
     def encode(self, texts: Sequence[str]) -> States:
         """The states of ``texts``: shape (len(texts), width), float32.
 

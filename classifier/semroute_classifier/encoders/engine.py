@@ -1,147 +1,179 @@
-"""A local model as an ONNX engine: exported once, verified, kept, and light to load.
+"""A local model as ONNX engines: exported once, verified, kept, and light to load.
 
 Each text has a pass of its own, so its states cannot depend on its company and nothing is spent on
-padding. torch is needed to build an engine, never to run one.
+padding. torch is needed to build an engine, never to run one. Two are kept beside each other:
+``int8`` answers queries, ``float32`` is exact.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-
-from semroute_classifier.keeping import new_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from semroute_classifier.encoders.base import States
-    from semroute_classifier.encoders.sentence_transformer import SentenceTransformerEncoder
 
-_FORMAT = 1
-_LARGEST_BYTES = 1_800_000_000
-"""An ONNX file holds less than 2 GB; larger models are served by torch."""
-_ALIKE = 0.9999
-"""The least cosine to the original's states, on real sentences, that an engine may have."""
+Precision: TypeAlias = Literal["int8", "float32"]
+
+FORMAT = 2
+LEAST_ALIKE: dict[str, float] = {"float32": 0.9999, "int8": 0.97}
+"""The least cosine of a vector to the original's that an engine of each precision may have."""
+PROBE = "Why does this rule fail with MissingOutputException after twenty minutes on the cluster?"
+"""What a kept engine is tried on before it is used."""
+_SMALL_BYTES = 200_000_000
 _log = logging.getLogger(__name__)
 
 
 class EngineError(Exception):
-    """No engine can be made of a model, or none can be kept."""
+    """No engine can be made of a model, or none that is kept can be used."""
 
 
 class OnnxEncoder:
     """Runs a kept engine. Loads in a fraction of a second and imports no torch."""
 
-    def __init__(self, name: str, folder: Path) -> None:
-        """Open the engine in ``folder``; raises whatever a missing or damaged file raises."""
+    def __init__(
+        self, name: str, folder: Path, precision: Precision = "int8", threads: int | None = None
+    ) -> None:
+        """Open an engine in ``folder``; raises whatever a missing or damaged file raises.
+
+        A pass of a small int8 model is too short to be worth sharing, and a server has other work
+        for the other cores: it has one of the ``threads``. Others have as many as there are cores.
+        """
         import onnxruntime
         from tokenizers import Tokenizer
 
         manifest = json.loads((folder / "engine.json").read_text(encoding="utf-8"))
         self.name = name
+        self.folder = folder
+        self.precision: Precision = precision
         self.dimension = int(manifest["dimension"])
         self.width = int(manifest["width"])
-        self.fingerprint = f"{manifest['source']}-onnx{_FORMAT}"
+        self.window = int(manifest["window"])
+        self.fingerprint = f"{manifest['source']}-onnx{FORMAT}-{precision}"
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(int(manifest["window"]))
+        self._tokenizer.no_truncation()
+        self._room = self.window - self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        path = folder / precision / "model.onnx"
+        self.small = _bytes_of(path.parent) < _SMALL_BYTES
+        small = self.small and precision == "int8"
         options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = (1 if small else 0) if threads is None else threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
-            str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
+            str(path), options, providers=_providers(precision)
         )
 
     def encode(self, texts: Sequence[str]) -> States:
-        return np.concatenate([self._encode_one(text) for text in texts])
+        return self.encode_ids([self._ids(text) for text in texts])
 
-    def _encode_one(self, text: str) -> States:
-        tokens = self._tokenizer.encode(text)
-        inputs = {
-            "input_ids": np.array([tokens.ids], dtype=np.int64),
-            "attention_mask": np.ones((1, len(tokens.ids)), dtype=np.int64),
-        }
-        states: States = self._session.run(None, inputs)[0]
+    def encode_ids(self, rows: Sequence[Sequence[int]]) -> States:
+        """The states of texts that are given as token ids, special ones among them."""
+        states = [self._pass(row) for row in rows]
+        return np.concatenate(states) if states else np.empty((0, self.width), dtype=np.float32)
+
+    def token_ids(self) -> range:
+        """The ids of all tokens, for ``encode_ids``; ``tokenizer.json`` in ``folder`` has more."""
+        return range(self._tokenizer.get_vocab_size())
+
+    @property
+    def special_ids(self) -> tuple[list[int], list[int]]:
+        """The ids of the special tokens before a text, and of those behind it."""
+        words = self._tokenizer.encode("a", add_special_tokens=False)
+        bare, whole = list(words.ids), list(self._tokenizer.encode("a").ids)
+        start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+        return whole[:start], whole[start + len(bare) :]
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        offsets: list[tuple[int, int]] = self._tokenizer.encode(
+            text, add_special_tokens=False
+        ).offsets
+        return offsets
+
+    def _ids(self, text: str) -> list[int]:
+        """As many tokens as the window holds, with the special ones."""
+        tokens = self._tokenizer.encode(text, add_special_tokens=False)
+        tokens.truncate(self._room)
+        ids: list[int] = self._tokenizer.post_process(tokens).ids
+        return ids
+
+    def _pass(self, ids: Sequence[int]) -> States:
+        states: States = self._session.run(None, {"input_ids": np.array([ids], dtype=np.int64)})[0]
         return states
 
 
-def load_engine(name: str, source: str, home: Path) -> OnnxEncoder | None:
-    """The engine kept for the model whose fingerprint is ``source``, or None."""
-    try:
-        return OnnxEncoder(name, _folder(home, source))
-    except Exception:  # a damaged file raises whatever the part that it breaks raises
-        return None
+def engine_folder(home: Path, source: str) -> Path:
+    """Where the engines of the model whose fingerprint is ``source`` lie below ``home``."""
+    return home / "encoders" / f"{source}-onnx{FORMAT}"
 
 
-def build_engine(original: SentenceTransformerEncoder, home: Path) -> OnnxEncoder:
-    """Export and verify an engine of ``original``, and keep it below ``home``.
+def load_engine(
+    name: str, source: str, home: Path, precision: Precision = "int8"
+) -> OnnxEncoder | None:
+    """The engine kept for the model whose fingerprint is ``source``.
 
-    Raises ``EngineError`` where it cannot be exported, is not like the original, or not kept.
+    Where int8 was not like the original, float32 takes its place. None where float32 is not kept,
+    because the model is large. Raises ``EngineError`` where nothing is kept or it is damaged.
     """
-    start = time.perf_counter()
-    folder = _folder(home, original.fingerprint)
+    folder = engine_folder(home, source)
+    manifest = read_manifest(folder)
+    if precision == "int8" and precision not in manifest["engines"]:
+        _log.warning("%s runs in float32, because in int8 it is not like the original", name)
+        precision = "float32"
+    if precision not in manifest["engines"]:
+        return None
     try:
-        with new_folder(folder) as new:
-            _make(original, new)
-        encoder = OnnxEncoder(original.name, folder)
-    except EngineError:
-        raise
-    except Exception as error:  # an export raises whatever its parts raise
-        raise EngineError(f"{type(error).__name__}: {str(error)[:200]}") from error
-    _log.info("engine of %s built in %.1f s", original.name, time.perf_counter() - start)
+        encoder = OnnxEncoder(name, folder, precision)
+        vector = encoder.encode([PROBE])[0, -encoder.dimension :]
+    except Exception as error:  # a damaged file raises whatever the part that it breaks raises
+        raise EngineError(f"{folder} cannot be used: {error}") from error
+    # Not above the line, and so too where a file is whole but zeros after a power failure.
+    if not float(vector @ np.array(manifest["probe"])) >= LEAST_ALIKE[precision]:
+        raise EngineError(f"{folder} does not give what it gave when it was made")
     return encoder
 
 
-def _folder(home: Path, source: str) -> Path:
-    return home / "encoders" / f"{source}-onnx{_FORMAT}"
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What ``engine.json`` in ``folder`` says, if every file is there and as long as it was.
+
+    Raises ``EngineError`` otherwise. A file that is cut short must not be mapped into memory.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / "engine.json").read_text(encoding="utf-8"))
+        sizes: dict[str, int] = manifest["files"]
+        wrong = [name for name, size in sizes.items() if (folder / name).stat().st_size != size]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise EngineError(f"{folder} holds no engine: {error}") from error
+    if wrong:
+        raise EngineError(f"{folder} is damaged: {', '.join(wrong)}")
+    return manifest
 
 
-def _make(original: SentenceTransformerEncoder, folder: Path) -> None:
-    """Export, and refuse what is not like the original."""
-    if original.weight_bytes > _LARGEST_BYTES:
-        raise EngineError("the model is larger than one ONNX file holds")
-    (folder / "tokenizer.json").write_text(original.tokenizer_json(), encoding="utf-8")
-    original.export(folder / "model.onnx")
-    manifest = {
-        "source": original.fingerprint,
-        "dimension": original.dimension,
-        "width": original.width,
-        "window": original.window,
-    }
-    text = json.dumps(manifest, indent=2) + "\n"
-    (folder / "engine.json").write_text(text, encoding="utf-8")
-    expected = np.concatenate([original.encode([text]) for text in _SENTENCES])
-    cosine = _cosines(OnnxEncoder("trial", folder).encode(_SENTENCES), expected).min()
-    if cosine < _ALIKE:
-        raise EngineError(f"the engine is not like the original: cosine {cosine:.4f}")
+def kept_engines(home: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Every whole folder of engines below ``home`` with what it says of itself."""
+    found = []
+    for folder in sorted((home / "encoders").glob(f"*-onnx{FORMAT}")):
+        with contextlib.suppress(EngineError):
+            found.append((folder, read_manifest(folder)))
+    return found
 
 
-def _cosines(states: States, expected: States) -> Any:
-    """How alike rows of states are; both consist of blocks of unit length."""
-    lengths = np.linalg.norm(states, axis=1) * np.linalg.norm(expected, axis=1)
-    return (states * expected).sum(axis=1) / lengths
+def _bytes_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
-_SENTENCES = (
-    "Write a function that merges two sorted lists.",
-    "hi",
-    "Why does this rule fail with MissingOutputException after twenty minutes on the cluster?",
-    "Traceback (most recent call last):\n  File 'run.py', line 3, in main\nKeyError: 'sample'",
-    "Which of these variants is likely to be pathogenic, given the family's history of arrhythmia?",
-    "SELECT name, count(*) FROM visits GROUP BY name HAVING count(*) > 3;",
-    "Könntest du mir bitte die Ergebnisse der letzten drei Läufe zusammenfassen?",
-    "¿Qué prueba estadística conviene para dos grupos pequeños sin normalidad?",
-    "Rédige une notice d'installation pour un débutant.",
-    "帮我把这段代码改成异步的",
-    "PLEASE CHECK THIS TEXT FOR NAMES AND PHONE NUMBERS BEFORE WE PUBLISH IT",
-    "The committee postponed its vote until Tuesday, which nobody had expected, least of all the "
-    "chair, who had already drafted the announcement and sent it to the printers.",
-    '{"sample": "A17", "reads": 18234511, "q30": 0.93}',
-    "What is the weather like in Lisbon tomorrow?",
-    "Plan the migration: first the schema, then the back-fill, then the switch, with a way back.",
-    "p = 0.049, n = 12: should I believe it?",
-)
+def _providers(precision: Precision) -> list[str]:
+    """A GPU is first where there is one; it gains nothing by int8."""
+    import onnxruntime
+
+    providers = ["CPUExecutionProvider"]
+    if precision == "float32" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        providers.insert(0, "CUDAExecutionProvider")
+    return providers

@@ -23,9 +23,14 @@ class HashingEncoder:
 
     name = "hashing"
 
-    def __init__(self, dimension: int = 512) -> None:
+    def __init__(self, dimension: int = 512, window: int = 1_000_000) -> None:
+        """It has no limit of its own; a smaller ``window`` is for tests of what is cut."""
         self.dimension = self.width = dimension
+        self.window = window
         self.fingerprint = f"hashing-1-{dimension}"
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        return [match.span() for match in _WORD.finditer(text)]
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)

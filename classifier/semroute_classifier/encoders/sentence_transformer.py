@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from semroute_classifier.encoders.base import EncoderError, unit_rows
+from semroute_classifier.encoders.exporting import export
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 _BLOCK = 16 * 1024
 _BLOCKS = 256
-_FEWEST_LAYERS = 4
+MIDDLE = (1 / 3, 1 / 2, 2 / 3, 5 / 6)
+"""Which layers stand beside the vector, by their height."""
 
 
 class SentenceTransformerEncoder:
@@ -68,49 +70,29 @@ class SentenceTransformerEncoder:
         """The size of the model in memory."""
         return sum(p.numel() * p.element_size() for p in self._model.parameters())
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        offsets: list[tuple[int, int]] = self._tokenizer.encode(
+            text, add_special_tokens=False
+        ).offsets
+        return offsets
+
+    @functools.cached_property
+    def _tokenizer(self) -> Any:
+        """One of its own, because the model's remembers how it last cut a text."""
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_str(self.tokenizer_json())
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
+
     def tokenizer_json(self) -> str:
         """The tokenizer as the tokenizers library reads it."""
         return str(self._model.tokenizer.backend_tokenizer.to_str())
 
-    def export(self, path: Path) -> None:
-        """Write the model as ONNX: input_ids and attention_mask in, states out."""
-        import torch
-
-        model = self._model
-
-        class Exported(torch.nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.model = model
-
-            def forward(self, input_ids: Any, attention_mask: Any) -> Any:
-                outputs = self.model({"input_ids": input_ids, "attention_mask": attention_mask})
-                unit = [block / block.norm(dim=1, keepdim=True) for block in _blocks(outputs)]
-                return torch.cat(unit, dim=1)
-
-        inputs = self._model.preprocess(["an example of two", "lengths"])
-        inputs = inputs["input_ids"].cpu(), inputs["attention_mask"].cpu()
-        device = model.device
-        try:
-            model.cpu()
-            with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # traced with these lengths, run with any
-                torch.onnx.export(
-                    Exported().eval(),
-                    inputs,
-                    str(path),
-                    input_names=["input_ids", "attention_mask"],
-                    output_names=["states"],
-                    dynamic_axes={
-                        "input_ids": {0: "texts", 1: "tokens"},
-                        "attention_mask": {0: "texts", 1: "tokens"},
-                        "states": {0: "texts"},
-                    },
-                    opset_version=17,
-                    dynamo=False,
-                )
-        finally:
-            model.to(device)
+    def export(self, path: Path, *, plain: bool) -> None:
+        """Write the model as ONNX; see ``exporting.export``."""
+        export(self._model, path, _blocks, plain=plain)
 
 
 def _blocks(outputs: Any) -> list[Any]:
@@ -123,9 +105,9 @@ def _blocks(outputs: Any) -> list[Any]:
 def _middle(layers: Sequence[Any]) -> list[Any]:
     """Four layers from a third of the way up to just below the top; none where there are few."""
     count = len(layers) - 1  # the first is the embedding of single tokens
-    if count < _FEWEST_LAYERS:
+    if count < len(MIDDLE):
         return []
-    return [layers[round(count * share)] for share in (1 / 3, 1 / 2, 2 / 3, 5 / 6)]
+    return [layers[round(count * share)] for share in MIDDLE]
 
 
 def _mean_over_tokens(states: Any, attention_mask: Any) -> Any:

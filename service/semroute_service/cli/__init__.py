@@ -11,6 +11,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from semroute_service.cli.encoder_options import add_encoder
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -64,6 +66,9 @@ def parser() -> argparse.ArgumentParser:
     _check(commands.add_parser("check", help="check profiles and utterances"))
     _init(commands.add_parser("init", help="copy starter profiles and utterances here"))
     _evaluate(commands.add_parser("evaluate", help="measure the classifier on known queries"))
+    _utterances(commands.add_parser("utterances", help="count utterances, check them for doubts"))
+    _explain(commands.add_parser("explain", help="show what the classifier makes of a query"))
+    add_encoder(commands.add_parser("encoder", help="list, build, verify and time encoders"))
     demo = commands.add_parser("demo", help="start a server, route a few queries, stop it")
     demo.set_defaults(run="demo:demo")
     return top
@@ -158,20 +163,87 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
         "scope) and, where known, tier (low, medium, high) and acceptable (further tasks)."
     )
     command.add_argument("file", metavar="FILE", help="the queries, JSONL")
+    _classifying(command)
+    command.add_argument(
+        "--report",
+        metavar="OUT",
+        help="write a page for people: figures, charts, every mistake (one HTML file)",
+    )
+    command.add_argument(
+        "--cascade",
+        choices=["on", "off"],
+        default="off",
+        help="let the static encoder answer where it is sure (default: off, the full encoder)",
+    )
+    command.set_defaults(run="evaluate:evaluate")
+
+
+def _utterances(command: argparse.ArgumentParser) -> None:
+    command.description = "Work on the utterances, which teach the router its tasks."
+    parts = command.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    lint = parts.add_parser("lint", help="find contradictions, repetitions and thin tasks")
+    lint.description = (
+        "Check utterances for texts that stand in two tasks or twice in one, for examples whose "
+        "neighbours belong to another task, and for thin tasks and tiers. Errors make the status 1."
+    )
+    _encoder(lint)
+    lint.add_argument("--strict", action="store_true", help="warnings make the status 1, too")
+    lint.add_argument("--all", action="store_true", help="show every note, not the first 20")
+    lint.add_argument(
+        "--near",
+        type=float,
+        default=0.95,
+        metavar="COSINE",
+        help="how near two utterances say the same (default: %(default)s)",
+    )
+    lint.add_argument(
+        "--fewest",
+        type=int,
+        default=10,
+        metavar="N",
+        help="how many utterances a task needs not to be thin (default: %(default)s)",
+    )
+    lint.set_defaults(run="utterances:lint")
+    show = parts.add_parser("show", help="count the utterances of each task and tier")
+    show.set_defaults(run="utterances:show")
+    for part in (lint, show):
+        part.add_argument(
+            "folder",
+            nargs="?",
+            default=_twin("UTTERANCES"),
+            metavar="DIR",
+            help="the utterances (SEMROUTE_UTTERANCES; default: ./utterances)",
+        )
+        part.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _explain(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Show what the classifier makes of a query, and on what evidence. No server is needed."
+    )
+    command.add_argument("query", help="the query; - reads standard input")
+    _classifying(command)
+    command.set_defaults(run="explain:explain")
+
+
+def _classifying(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--utterances",
         default=_twin("UTTERANCES"),
         metavar="DIR",
         help="the utterances to classify by (SEMROUTE_UTTERANCES; default: ./utterances)",
     )
+    _encoder(command)
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _encoder(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--encoder",
         default=_twin("ENCODER", "auto"),
         metavar="E",
         help="auto, bundled, hashing, a folder or a hub id (default: %(default)s)",
     )
-    command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(run="evaluate:evaluate")
 
 
 def _folders(command: argparse.ArgumentParser) -> None:

@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from semroute_classifier.artifacts import load_or_build
 from semroute_classifier.classifier import Classifier
 from semroute_classifier.documents import ConfigError
 from semroute_classifier.encoders import EncoderError, load_encoder
-from semroute_classifier.evaluation import evaluate as measure
-from semroute_classifier.evaluation import load_examples
+from semroute_classifier.evaluation import figures_of, judge_all, load_examples
 from semroute_classifier.utterances import load_utterances
 from semroute_service.cli import output
 from semroute_service.cli.files import folder
@@ -19,6 +19,10 @@ from semroute_service.settings import default_home
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
+
+    from semroute_classifier.encoders import Vectors
+    from semroute_classifier.evaluation import Judged
 
 _FIGURES = {
     "accuracy": "best task right, in scope, abstention ignored",
@@ -35,22 +39,56 @@ _FIGURES = {
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Build a classifier, measure it, print the figures."""
+    """Build a classifier, measure it, print the figures and, if wanted, write a report."""
     try:
         examples = load_examples(Path(options.file))
         utterances = load_utterances(folder("utterances", options.utterances))
         encoder = load_encoder(options.encoder, default_home())
         start = time.perf_counter()
-        classifier = Classifier.build(utterances, encoder, progress=_progress)
+        artifact = load_or_build(utterances, encoder, None, progress("embedding utterances"))
+        classifier = Classifier(utterances, encoder, artifact)
         build_seconds = round(time.perf_counter() - start, 2)
     except (ConfigError, EncoderError) as error:
         return output.fail(str(error))
-    figures = {**measure(classifier, examples), "build_seconds": build_seconds}
+    cascade = options.cascade == "on"
+    judged = judge_all(classifier, examples, cascade=cascade, progress=progress("judging"))
+    figures = {**figures_of(judged, classifier), "build_seconds": build_seconds}
+    if options.report:
+        try:
+            _write_report(Path(options.report), classifier, artifact.vectors, judged, figures)
+        except OSError as error:
+            return output.fail(f"{options.report}: {error.strerror}")
     if options.json:
         output.print_json(figures)
     else:
         _print(figures, len(utterances.utterances))
     return 0
+
+
+def _write_report(
+    path: Path,
+    classifier: Classifier,
+    vectors: Vectors,
+    judged: list[Judged],
+    figures: dict[str, Any],
+) -> None:
+    from semroute_classifier.report import report
+
+    page = report(classifier, vectors, judged, figures, progress("drawing"))
+    # Half a surrogate pair, which UTF-8 cannot hold, becomes its escape.
+    path.write_text(page, encoding="utf-8", errors="backslashreplace")
+    print(f"the report: {path}", file=sys.stderr)
+
+
+def progress(what: str) -> Callable[[int, int], None]:
+    """Tells a person at a terminal how much of ``what`` is done; a pipeline hears nothing."""
+
+    def tell(done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            end = "\n" if done == total else ""
+            print(f"\r{what}: {done} of {total}", end=end, file=sys.stderr, flush=True)
+
+    return tell
 
 
 def _print(figures: dict[str, Any], utterances: int) -> None:
@@ -76,9 +114,3 @@ def _print_confusion(confusion: dict[str, dict[str, int]]) -> None:
         cells = "".join(f"{row.get(other) or '.':>5}" for other in labels)
         print(f"{i:>3}. {label:<{width}}{cells}")
     print("\nrows: the right task; columns: what was said; none: sent to the default row")
-
-
-def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        end = "\n" if done == total else ""
-        print(f"\rembedding utterances: {done} of {total}", end=end, file=sys.stderr, flush=True)

@@ -10,6 +10,7 @@ from semroute_classifier.utterances import Tier
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from semroute_classifier.encoders import EncoderSpec
     from semroute_service.profile.providers import Provider
     from semroute_service.query import Capability, Sensitivity
 
@@ -113,7 +114,7 @@ class Profile:
     description: str
     version: str
     revision: str
-    encoder: str
+    encoder: EncoderSpec
     models: Mapping[str, Model]
     routes: Mapping[str, Route]
     backends: Mapping[str, Backend]
@@ -121,6 +122,7 @@ class Profile:
     limits: Limits = Limits()
     allow_cloud: bool = False
     default_sensitivity: Sensitivity | None = None
+    cascade: str = "auto"
     warnings: tuple[str, ...] = field(default=())
 
     def route(self, task: str | None) -> Route:

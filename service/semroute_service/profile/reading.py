@@ -18,6 +18,7 @@ from semroute_classifier.documents import (
     suggest,
     yaml_files,
 )
+from semroute_classifier.encoders import RemoteModel
 from semroute_classifier.utterances import TASK_NAME, Tier
 from semroute_service.profile.addresses import completed, fault_of
 from semroute_service.profile.model import (
@@ -43,6 +44,8 @@ from semroute_service.query import Capability, Sensitivity
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
+
+    from semroute_classifier.encoders import EncoderSpec
 
 _NANO = 1_000_000_000
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
@@ -102,6 +105,7 @@ class _Reading:
             n: b for n, s in spec.backends.items() if (b := self._backend(n, s, ("backends", n)))
         }
         models = {n: m for n, s in spec.models.items() if (m := self._model(n, s, backends))}
+        encoder = self._encoder(models)
         self._known_models(("fallback_chain",), spec.fallback_chain)
         routes = {t: r for t, s in spec.routes.items() if (r := self._route(t, s, models))}
         if DEFAULT_ROUTE not in spec.routes:
@@ -116,7 +120,8 @@ class _Reading:
             description=spec.description,
             version=spec.version,
             revision=self._revision(),
-            encoder=spec.classifier.encoder,
+            encoder=encoder,
+            cascade=spec.classifier.cascade,
             models=models,
             routes=routes,
             backends={m.backend.name: m.backend for m in models.values()} | backends,
@@ -240,6 +245,48 @@ class _Reading:
             self._problem((*key, "provider"), f"a backend has that name too{hint}")
             return None
         return self._backend(provider, BackendSpec(provider=provider), key)
+
+    def _encoder(self, models: dict[str, Model]) -> EncoderSpec:
+        spec, key = self.spec.classifier.encoder, ("classifier", "encoder")
+        if isinstance(spec, str):
+            return spec
+        if spec.fallback in self.spec.models:
+            hint = "give a local encoder: auto, bundled, a folder or a hub id"
+            self._problem((*key, "fallback"), f'"{spec.fallback}" is a model; {hint}')
+        if spec.model not in self.spec.models:
+            hint = suggest(spec.model, self.spec.models)
+            self._problem((*key, "model"), f'there is no model "{spec.model}"{hint}')
+        model = models.get(spec.model)
+        if model is None:  # its own problem is told already
+            return ""
+        fault = self._fault_of_encoder(model)
+        if fault:
+            self._problem((*key, "model"), f'"{model.name}" {fault}')
+        backend = model.backend
+        return RemoteModel(
+            model.name, backend.url, model.id, backend.provider.key_env, spec.fallback
+        )
+
+    def _fault_of_encoder(self, model: Model) -> str:
+        """Why queries cannot go to ``model`` for their vectors; empty where they can."""
+        backend, kind = model.backend, self.spec.models[model.name].kind
+        asked = "because every query goes there before governance is asked"
+        if kind != "embedding":
+            return f"is a {kind} model; an encoder needs one of kind: embedding"
+        if backend.provider.protocol == "echo":
+            return "is at the built-in echo, which embeds nothing; name a model on a server"
+        if not model.id:
+            return "has no id; an encoder needs one, so that its model never changes unseen"
+        if not backend.local:
+            return f"would leave the building; an encoder must be local, {asked}"
+        if backend.clearance < Sensitivity.RESTRICTED:
+            return f"may not see restricted data; an encoder needs that clearance, {asked}"
+        region = self.spec.governance.region
+        if region and backend.region != region:
+            return (
+                f'stands in region "{backend.region}"; an encoder must stand in {region}, {asked}'
+            )
+        return ""
 
     def _known_models(self, key: Key, names: Iterable[str]) -> bool:
         known = True

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic_core import PydanticCustomError
 
 from semroute_service.query import Capability
 
@@ -27,10 +28,35 @@ class HardwareSpec(_Part):
     requires_slurm: bool = False
 
 
-class ClassifierSpec(_Part):
-    """The encoder: auto, bundled, hashing, a folder or a hub id."""
+class EncoderModelSpec(_Part):
+    """A declared embedding model, and the local encoder that stands in for it."""
 
-    encoder: str = "auto"
+    model: str
+    fallback: str = ""
+
+
+def _encoder(written: Any) -> str | EncoderModelSpec:
+    """By hand, because pydantic tells of each branch of a union that was not meant."""
+    if isinstance(written, str):
+        return written
+    if isinstance(written, dict):
+        return EncoderModelSpec.model_validate(written)
+    raise PydanticCustomError("encoder", "must be text, or hold model and fallback")
+
+
+def _switch(written: Any) -> Any:
+    """YAML reads a bare on and off as true and false."""
+    return (
+        {True: "on", False: "off"}.get(written, written) if isinstance(written, bool) else written
+    )
+
+
+class ClassifierSpec(_Part):
+    """The encoder: auto, bundled, hashing, a folder or a hub id; or a declared model. Whether its
+    static twin may answer first."""
+
+    encoder: Annotated[str | EncoderModelSpec, PlainValidator(_encoder)] = "auto"
+    cascade: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
 
 
 class BackendSpec(_Part):

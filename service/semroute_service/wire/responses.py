@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from semroute.v1 import profile_pb2
 from semroute.v1 import router_pb2 as pb
-from semroute_classifier.classifier import Basis
+from semroute_classifier.classifier import Basis, Stage
 from semroute_classifier.utterances import Tier
 from semroute_service.decision import Attempt, Decision, Delta, Finish, Outcome, Restart
 from semroute_service.profile import DEFAULT_ROUTE
@@ -31,6 +31,8 @@ _TIERS = {
     Tier.HIGH: pb.TIER_HIGH,
 }
 _BASES = {Basis.MATCHED: pb.BASIS_MATCHED, Basis.DEFAULTED: pb.BASIS_DEFAULTED}
+_STAGES = {Stage.FULL: pb.STAGE_FULL, Stage.STATIC: pb.STAGE_STATIC}
+MOST_ODDS = 10
 _OUTCOMES = {
     Outcome.SUCCEEDED: pb.ATTEMPT_OUTCOME_SUCCEEDED,
     Outcome.FAILED: pb.ATTEMPT_OUTCOME_FAILED,
@@ -143,6 +145,10 @@ def _classification(verdict: Classification) -> pb.Classification:
         ],
         runner_up=verdict.runner_up or "",
         margin=verdict.margin,
+        stage=_STAGES[verdict.stage],
+        cut=verdict.cut,
+        in_context=verdict.in_context,
+        odds=[pb.TaskOdds(task=task, probability=p) for task, p in verdict.odds[:MOST_ODDS]],
     )
 
 

@@ -33,6 +33,12 @@ class Basis(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BASIS_MATCHED: _ClassVar[Basis]
     BASIS_DEFAULTED: _ClassVar[Basis]
 
+class Stage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STAGE_UNSPECIFIED: _ClassVar[Stage]
+    STAGE_FULL: _ClassVar[Stage]
+    STAGE_STATIC: _ClassVar[Stage]
+
 class Sensitivity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     SENSITIVITY_UNSPECIFIED: _ClassVar[Sensitivity]
@@ -124,6 +130,9 @@ TIER_HIGH: Tier
 BASIS_UNSPECIFIED: Basis
 BASIS_MATCHED: Basis
 BASIS_DEFAULTED: Basis
+STAGE_UNSPECIFIED: Stage
+STAGE_FULL: Stage
+STAGE_STATIC: Stage
 SENSITIVITY_UNSPECIFIED: Sensitivity
 SENSITIVITY_PUBLIC: Sensitivity
 SENSITIVITY_INTERNAL: Sensitivity
@@ -333,7 +342,7 @@ class Elapsed(_message.Message):
     def __init__(self, embed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., search: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., policy: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., total: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Classification(_message.Message):
-    __slots__ = ("task", "tier", "confidence", "basis", "matches", "runner_up", "margin")
+    __slots__ = ("task", "tier", "confidence", "basis", "matches", "runner_up", "margin", "stage", "cut", "in_context", "odds")
     TASK_FIELD_NUMBER: _ClassVar[int]
     TIER_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
@@ -341,6 +350,10 @@ class Classification(_message.Message):
     MATCHES_FIELD_NUMBER: _ClassVar[int]
     RUNNER_UP_FIELD_NUMBER: _ClassVar[int]
     MARGIN_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
+    IN_CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    ODDS_FIELD_NUMBER: _ClassVar[int]
     task: str
     tier: Tier
     confidence: float
@@ -348,7 +361,19 @@ class Classification(_message.Message):
     matches: _containers.RepeatedCompositeFieldContainer[Match]
     runner_up: str
     margin: float
-    def __init__(self, task: _Optional[str] = ..., tier: _Optional[_Union[Tier, str]] = ..., confidence: _Optional[float] = ..., basis: _Optional[_Union[Basis, str]] = ..., matches: _Optional[_Iterable[_Union[Match, _Mapping]]] = ..., runner_up: _Optional[str] = ..., margin: _Optional[float] = ...) -> None: ...
+    stage: Stage
+    cut: bool
+    in_context: bool
+    odds: _containers.RepeatedCompositeFieldContainer[TaskOdds]
+    def __init__(self, task: _Optional[str] = ..., tier: _Optional[_Union[Tier, str]] = ..., confidence: _Optional[float] = ..., basis: _Optional[_Union[Basis, str]] = ..., matches: _Optional[_Iterable[_Union[Match, _Mapping]]] = ..., runner_up: _Optional[str] = ..., margin: _Optional[float] = ..., stage: _Optional[_Union[Stage, str]] = ..., cut: bool = ..., in_context: bool = ..., odds: _Optional[_Iterable[_Union[TaskOdds, _Mapping]]] = ...) -> None: ...
+
+class TaskOdds(_message.Message):
+    __slots__ = ("task", "probability")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    task: str
+    probability: float
+    def __init__(self, task: _Optional[str] = ..., probability: _Optional[float] = ...) -> None: ...
 
 class Match(_message.Message):
     __slots__ = ("utterance", "task", "tier", "similarity")

@@ -1,0 +1,137 @@
+"""What a text's labels are predicted from: its states, pairs of their directions, its words.
+
+Fitted on the utterances once and shared by every head, so that a query pays for them once.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from semroute_classifier import lexical
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+    from semroute_classifier.encoders import States
+
+DIRECTIONS = 256
+"""Main directions of the states whose products are features: a quadratic model gained 3 points of
+accuracy on the shipped utterances in cross-validation; half as many directions gave 1 of them."""
+SURFACE_SHARE = 0.1
+"""The length of each surface feature beside states of length 1; chosen by cross-validation."""
+SURFACE = 9
+"""How many surface features there are; the last columns of ``Inputs.dense``."""
+_SENTENCE_END = re.compile(r"[.!?。！？](?:\s|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Features of texts: ``dense`` of shape (texts, width), ``words`` (texts, lexical.WIDTH)."""
+
+    dense: NDArray[np.float32]
+    words: csr_matrix
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Inputs:
+        return Inputs(self.dense[rows], self.words[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """How to compute ``Inputs``. Immutable; safe to share between threads."""
+
+    center: NDArray[np.float32]
+    directions: NDArray[np.float32]
+    surface_center: NDArray[np.float32]
+    surface_scale: NDArray[np.float32]
+    rarity: NDArray[np.float32]
+
+    @classmethod
+    def fit(cls, states: States, texts: Sequence[str]) -> tuple[Features, Inputs]:
+        """Fit on texts, ``states`` of shape (texts, width), and give these texts' inputs."""
+        counted = lexical.counts(texts)
+        surface = _surface(texts)
+        spread = surface.std(axis=0)
+        bare = cls(
+            center=states.mean(axis=0),
+            directions=np.empty((0, 0), np.float32),
+            surface_center=surface.mean(axis=0),
+            surface_scale=(SURFACE_SHARE / np.where(spread > 0, spread, 1)).astype(np.float32),
+            rarity=lexical.rarity(counted),
+        )
+        dense = bare._dense(states, surface)
+        parts = {field.name: getattr(bare, field.name) for field in fields(bare)}
+        fitted = cls(**(parts | {"directions": main_directions(dense, DIRECTIONS)}))
+        return fitted, Inputs(dense, counted.weighted(bare.rarity))
+
+    def of(self, states: States, texts: Sequence[str]) -> Inputs:
+        """The inputs of ``texts``, whose states have the shape (texts, width)."""
+        counted = lexical.counts(texts)
+        return Inputs(self._dense(states, _surface(texts)), counted.weighted(self.rarity))
+
+    def pairs(self, dense: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The products of every two directions, shape (texts, n * (n + 1) / 2)."""
+        along = dense @ self.directions
+        first, second = pair_indices(along.shape[1])
+        return np.asarray(along.take(first, axis=1) * along.take(second, axis=1))
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Everything that has to be kept."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.float32]]) -> Features:
+        """Raises ``KeyError`` where one is missing."""
+        return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+
+    def _dense(self, states: States, surface: NDArray[np.float32]) -> NDArray[np.float32]:
+        """States around their mean, each row of unit length, and the surface beside them.
+
+        The mean of all texts says nothing of any one of them.
+        """
+        moved = states - self.center
+        lengths = np.linalg.norm(moved, axis=1, keepdims=True)
+        moved /= np.where(lengths > 0, lengths, 1)
+        return np.hstack([moved, (surface - self.surface_center) * self.surface_scale])
+
+
+@functools.cache
+def pair_indices(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The numbers of the first and second of every pair out of ``count``, itself included."""
+    return np.triu_indices(count)
+
+
+def main_directions(dense: NDArray[np.float32], most: int) -> NDArray[np.float32]:
+    """The principal directions of the rows, shape (width, at most ``most``)."""
+    _, vectors = np.linalg.eigh(dense.T @ dense)
+    return np.ascontiguousarray(vectors[:, ::-1][:, :most], dtype=np.float32)
+
+
+def _surface(texts: Sequence[str]) -> NDArray[np.float32]:
+    """What a text looks like: cheap hints at how hard it is. Shape (texts, 9)."""
+    return np.array([_surface_of(text) for text in texts], dtype=np.float32)
+
+
+def _surface_of(text: str) -> tuple[float, ...]:
+    words = text.split()
+    letters = max(1, len(text))
+    digits = sum(map(str.isdigit, text))
+    signs = sum(not (c.isalnum() or c.isspace()) for c in text)
+    return (
+        np.log1p(len(words)),
+        np.log1p(len(text)),
+        letters / max(1, len(words)),
+        "?" in text,
+        "\n" in text,
+        digits / letters,
+        np.log1p(text.count(",") + text.count(";")),
+        np.log1p(len(_SENTENCE_END.findall(text))),
+        signs / letters,
+    )
