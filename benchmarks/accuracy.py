@@ -164,7 +164,6 @@ def main() -> None:
     options = parser.parse_args()
     if bool(options.train) != bool(options.validation):
         parser.error("--train and --validation belong together")
-    print("Accuracy: the verdict, beside the mean of the nearest", flush=True)
     encoder = load_encoder(options.encoder, default_home())
     if options.train:
         asked = {"validation": load_examples(options.validation)}

@@ -27,8 +27,6 @@ from semantic_router.encoders import DenseEncoder  # type: ignore[import-not-fou
 from semantic_router.index import LocalIndex  # type: ignore[import-not-found]
 
 NONE = "none"
-SURE = 0.5
-"""The calibrated confidence from which the 1.x line answers: likelier right than wrong."""
 ENCODERS_THRESHOLD = 0.5
 """What the 0.x line's own encoder class sets for all-MiniLM-L6-v2."""
 FIT_QUERIES, FIT_SECONDS, FIT_ITERATIONS = 500, 120.0, 500
@@ -90,7 +88,7 @@ def labelled(pairs: Pairs) -> tuple[list[str], list[str | None]]:
     return [text for text, _ in pairs], [None if task == NONE else task for _, task in pairs]
 
 
-# The 1.x line: fit() learns how sure to be; without a threshold it always answers.
+# The 1.x line: fit() learns how sure to be; from when to answer is for its user to say.
 
 
 def newer(case: Case) -> list[dict[str, Any]]:
@@ -103,18 +101,36 @@ def newer(case: Case) -> list[dict[str, Any]]:
     start = time.perf_counter()
     learner = router(case.kept)
     learner.fit(*labelled(case.held))
+    threshold = asyncio.run(best_threshold(learner, case.held))
     fit_s = time.perf_counter() - start
-    sure = {"calibrator": learner.calibrator, "confidence_threshold": SURE}
-    settings: dict[str, dict[str, Any]] = {"as it comes": {}, f"fitted, from {SURE}": sure}
+    fitted = {"calibrator": learner.calibrator, "confidence_threshold": threshold}
+    settings: dict[str, dict[str, Any]] = {
+        "as it comes": {},
+        f"fitted, from {threshold:.2f}": fitted,
+    }
     if any(task == NONE for _, task in case.utterances):
         settings["none as a route"] = {"none": True}
     rows = []
     for name, options in settings.items():
         start = time.perf_counter()
         built = router(case.utterances, **options)
-        seconds = time.perf_counter() - start + (fit_s if options is sure else 0)
+        seconds = time.perf_counter() - start + (fit_s if options is fitted else 0)
         rows.append({"setting": name, "build_s": seconds, **asyncio.run(asked(built, case))})
     return rows
+
+
+async def best_threshold(router: Any, held: Pairs) -> float:
+    """The confidence from which to answer, so that most of ``held`` come out right."""
+    choices = [await router.acall(text) for text, _ in held]
+    confidences = np.array([choice.confidence for choice in choices])
+    hit = np.array([choice.name == task for choice, (_, task) in zip(choices, held, strict=True)])
+    outside = np.array([task == NONE for _, task in held])
+
+    def right(threshold: float) -> int:
+        answered = confidences >= threshold
+        return int((answered & hit).sum() + (~answered & outside).sum())
+
+    return float(max(np.unique(confidences), key=right))
 
 
 async def asked(router: Any, case: Case) -> dict[str, Any]:

@@ -16,8 +16,10 @@ from semroute_classifier.encoders import HashingEncoder
 from semroute_classifier.utterances import NONE, Tier, Utterance, UtteranceSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from semroute_classifier.encoders import States
 
@@ -60,14 +62,23 @@ def folders(home: Path) -> list[Path]:
 
 
 def assert_equal(one: Artifact, other: Artifact) -> None:
-    """The same vectors, and heads that say the same to the last digit."""
+    """The same vectors and neighbours, and heads that say the same; what they said of utterances
+    held out is kept in single precision."""
     assert np.array_equal(one.vectors, other.vectors)
-    states = HashingEncoder(64).encode(TEXTS)
-    heads = ((one.task_head, other.task_head), (one.tier_head, other.tier_head))
-    for mine, theirs in heads:
-        assert mine is not None
-        assert theirs is not None
-        assert np.array_equal(mine.odds(states, TEXTS), theirs.odds(states, TEXTS))
+    assert np.array_equal(one.index.search(one.vectors, 3), other.index.search(one.vectors, 3))
+    for mine, theirs in zip(odds_of(one), odds_of(other), strict=True):
+        assert np.array_equal(mine, theirs)
+    assert one.held_out is not None
+    assert other.held_out is not None
+    assert np.array_equal(one.held_out.labels, other.held_out.labels)
+    assert np.array_equal(one.held_out.similarity, other.held_out.similarity)
+    assert np.allclose(one.held_out.odds, other.held_out.odds, atol=1e-7)
+
+
+def odds_of(artifact: Artifact) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What its heads say of ``TEXTS``: of their labels and of their tiers."""
+    assert artifact.heads is not None
+    return artifact.heads.odds(HashingEncoder(64).encode(TEXTS), TEXTS)
 
 
 # ---- what is built
@@ -83,13 +94,33 @@ def test_an_artifact_holds_the_vectors_in_order() -> None:
 def test_the_heads_number_labels_as_the_set_does() -> None:
     """The task head counts tasks in the set's order and none last, the tier head from LOW."""
     artifact, _ = build(None)
-    states = HashingEncoder(64).encode(TEXTS)
     assert labels_of(UTTERANCES) == ("code", "biology", NONE)
-    assert artifact.task_head is not None
-    said = artifact.task_head.odds(states, TEXTS).argmax(axis=1)
-    assert [labels_of(UTTERANCES)[i] for i in said] == [u.task for u in UTTERANCES.utterances]
-    assert artifact.tier_head is not None
-    assert artifact.tier_head.odds(states, TEXTS).shape == (len(TEXTS), 2)
+    tasks, tiers = odds_of(artifact)
+    said = [labels_of(UTTERANCES)[i] for i in tasks.argmax(axis=1)]
+    assert said == [u.task for u in UTTERANCES.utterances]
+    assert tiers.shape == (len(TEXTS), 2)
+    assert np.allclose(tiers.sum(axis=1), 1)
+
+
+def test_without_tiers_none_is_likely() -> None:
+    """A set whose tasks have no tiers has a task head alone; the odds of every tier are zero."""
+    bare = UtteranceSet(tuple(Utterance(u.text, u.task) for u in UTTERANCES.utterances))
+    artifact, _ = build(None, bare)
+    assert artifact.heads is not None
+    assert artifact.heads.tier is None
+    assert not odds_of(artifact)[1].any()
+
+
+def test_what_was_held_out_has_its_labels_and_nearest() -> None:
+    """Every utterance was held out once; its nearest other is another, never it itself."""
+    artifact, _ = build(None)
+    held = artifact.held_out
+    assert held is not None
+    assert np.bincount(held.labels).tolist() == [PER_TASK] * 3
+    assert (held.odds.argmax(axis=1) == held.labels).mean() > 0.9
+    others = artifact.vectors @ artifact.vectors.T
+    np.fill_diagonal(others, -1)
+    assert sorted(held.similarity) == pytest.approx(sorted(others.max(axis=1)), abs=1e-5)
 
 
 def test_none_comes_last_only_where_it_is() -> None:
@@ -104,7 +135,7 @@ def test_a_small_set_has_no_heads() -> None:
     """Three utterances are embedded and nothing is learned from them."""
     artifact, _ = build(None, UtteranceSet(UTTERANCES.utterances[:3]))
     assert artifact.vectors.shape == (3, 64)
-    assert (artifact.task_head, artifact.tier_head) == (None, None)
+    assert (artifact.heads, artifact.held_out) == (None, None)
 
 
 def test_progress_is_told() -> None:
@@ -130,7 +161,7 @@ def test_a_second_build_reads_what_the_first_kept(tmp_path: Path, count: int) ->
     second, embedded = build(tmp_path, utterances)
     assert embedded == 0
     assert np.array_equal(first.vectors, second.vectors)
-    assert (first.task_head is None) == (second.task_head is None)
+    assert (first.heads is None) == (second.heads is None)
     if count == len(TEXTS):
         assert_equal(first, second)
     assert len(folders(tmp_path)) == 1
@@ -157,7 +188,7 @@ def test_without_home_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.Monkey
 def changed(what: str) -> UtteranceSet:
     first, second, *rest = UTTERANCES.utterances
     other = {
-        "text": (Utterance(first.text + "!", first.task, first.tier), second, *rest),
+        "text": (Utterance(first.text + " indeed", first.task, first.tier), second, *rest),
         "task": (Utterance(first.text, "biology", first.tier), second, *rest),
         "tier": (Utterance(first.text, first.task, Tier.HIGH), second, *rest),
         "order": (second, first, *rest),
@@ -183,50 +214,6 @@ def test_another_encoder_builds_anew(tmp_path: Path, dimension: int, fingerprint
     build(tmp_path)
     _, embedded = build(tmp_path, encoder=CountingEncoder(dimension, fingerprint))
     assert embedded == len(TEXTS)
-    assert build(tmp_path)[1] == 0
-
-
-# ---- damaged
-
-FILES = ("vectors.npy", "task_head.npz", "tier_head.npz", "manifest.json")
-DAMAGE: dict[str, Callable[[bytes], bytes]] = {
-    "empty": lambda _: b"",
-    "halved": lambda content: content[: len(content) // 2],
-    "cut at the end": lambda content: content[:-3],
-    "zeros of the right size": lambda content: bytes(len(content)),
-    "zeros behind a good beginning": lambda content: content[:128] + bytes(len(content) - 128),
-    "something else": lambda _: b"<html>not found</html>",
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("name", FILES)
-def test_a_damaged_artifact_is_rebuilt(tmp_path: Path, name: str, damage: str) -> None:
-    """A file that is not whole costs a new build, never a failed start or a wrong vector."""
-    good, _ = build(tmp_path)
-    file = folders(tmp_path)[0] / name
-    file.write_bytes(DAMAGE[damage](file.read_bytes()))
-    again, embedded = build(tmp_path)
-    assert embedded == len(TEXTS)
-    assert_equal(good, again)
-    assert build(tmp_path)[1] == 0
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_rebuilt(tmp_path: Path, name: str) -> None:
-    """An artifact that lacks a part is built anew and is whole again."""
-    build(tmp_path)
-    (folders(tmp_path)[0] / name).unlink()
-    assert build(tmp_path)[1] == len(TEXTS)
-    assert build(tmp_path)[1] == 0
-
-
-@pytest.mark.parametrize("content", ["[]", "{}", '{"heads": 3}', '{"heads": ["no_head"]}', "null"])
-def test_a_manifest_of_another_shape_is_rebuilt(tmp_path: Path, content: str) -> None:
-    """A manifest that is JSON but says something else costs a new build."""
-    build(tmp_path)
-    (folders(tmp_path)[0] / "manifest.json").write_text(content)
-    assert build(tmp_path)[1] == len(TEXTS)
     assert build(tmp_path)[1] == 0
 
 

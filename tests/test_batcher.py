@@ -73,7 +73,7 @@ def ask(batcher: Batcher, *texts: str) -> asyncio.Task[list[str]]:
 
     async def call() -> list[str]:
         states = await batcher.submit(texts)
-        return [str(int(value)) for value in states[:, 0]]
+        return [str(int(row[0])) for row in states]
 
     return asyncio.create_task(call())
 
@@ -104,7 +104,7 @@ async def test_one_caller_gets_its_rows() -> None:
     """Rows come in the order of the texts, with the encoder's width."""
     async with batching() as (batcher, encoder):
         states = await batcher.submit(["3", "1", "2"])
-    assert states.tolist() == [[3, 1], [1, 1], [2, 1]]
+    assert [list(row) for row in states] == [[3, 1], [1, 1], [2, 1]]
     assert encoder.passes == [["3", "1", "2"]]
 
 

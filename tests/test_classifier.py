@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from semroute_classifier.classifier import MAX_TEXT, Basis, Classification, Classifier
+from semroute_classifier.classifier import Basis, Classification, Classifier, Stage, Turn
 from semroute_classifier.encoders import HashingEncoder
 from semroute_classifier.utterances import NONE, Tier, Utterance, UtteranceSet
 
@@ -284,12 +284,6 @@ def test_odd_input_gets_a_whole_verdict(
     assert len(verdict.matches) == 5
     assert all(-1.001 <= match.similarity <= 1 for match in verdict.matches)
     assert (verdict.task is None) == (verdict.basis is Basis.DEFAULTED)
-
-
-def test_only_the_beginning_of_an_endless_text_counts(trained: Classifier) -> None:
-    """What stands behind the limit changes nothing."""
-    text = ("show python class function script " * 2000)[:MAX_TEXT]
-    assert judge(trained, text) == judge(trained, text + " plasmid genome allele" * 1000)
 
 
 # ---- company and determinism

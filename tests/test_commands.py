@@ -25,6 +25,7 @@ COMMANDS = ("serve", "decide", "complete", "check", "init", "evaluate", "demo")
 FIGURES = {
     *("n", "accuracy", "lenient_accuracy", "coverage", "selective_accuracy"),
     *("abstain_precision", "abstain_recall", "auroc", "tier_accuracy", "tier_macro_f1", "ece"),
+    *("static_share", "static_slip"),
     *("latency_ms", "confusion", "encoder", "utterances_revision", "build_seconds"),
 }
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _FORMAT = 3
 _CHUNK = 32
+_VECTORS = "vectors.npy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +48,21 @@ class Heads:
     task: Head
     tier: Head | None
 
+    @property
+    def _reads_words(self) -> bool:
+        return len(self.task.words) > 0 or (self.tier is not None and len(self.tier.words) > 0)
+
     def odds(
         self, states: States, texts: Sequence[str]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The odds of each label, shape (texts, labels), and of each tier, shape (texts, 3)."""
-        inputs = self.features.of(states, texts)
-        tasks = self.task.odds(self.features, inputs)
+        inputs = self.features.of(states, texts, words=self._reads_words)
+        paired = len(self.task.pairs) or (self.tier is not None and len(self.tier.pairs))
+        pairs = self.features.pairs(inputs.dense) if paired else None
+        tasks = self.task.odds(self.features, inputs, pairs)
         if self.tier is None:
             return tasks, np.zeros((len(texts), 3))
-        return tasks, self.tier.odds(self.features, inputs)
+        return tasks, self.tier.odds(self.features, inputs, pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +105,30 @@ def load_or_build(
 
     ``progress`` is called with (done, total) while texts are embedded.
     """
-    folder = home / "artifacts" / _fingerprint(utterances, encoder) if home else None
+    origin = _origin(utterances, encoder)
+    folder = home / "artifacts" / _fingerprint(origin) if home else None
     if folder:
-        kept = _load(folder, len(utterances.utterances), encoder.dimension)
+        kept = _load(folder, origin)
         if kept is not None:
             return kept
     artifact = _build(utterances, encoder, progress)
     if folder:
-        _keep(folder, artifact, utterances, encoder)
+        _keep(folder, artifact, origin)
     return artifact
 
 
-def _fingerprint(utterances: UtteranceSet, encoder: Encoder) -> str:
-    content = json.dumps([_FORMAT, encoder.fingerprint, encoder.width, utterances.revision])
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+def _origin(utterances: UtteranceSet, encoder: Encoder) -> dict[str, str | int]:
+    """What an artifact is made from."""
+    return {
+        "format": _FORMAT,
+        "encoder": encoder.fingerprint,
+        "width": encoder.width,
+        "utterances": utterances.revision,
+    }
+
+
+def _fingerprint(origin: Mapping[str, str | int]) -> str:
+    return hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:16]
 
 
 def _build(utterances: UtteranceSet, encoder: Encoder, progress: Progress | None) -> Artifact:
@@ -162,15 +179,18 @@ def _embed(texts: list[str], encoder: Encoder, progress: Progress | None) -> Sta
     return states
 
 
-def _load(folder: Path, count: int, dimension: int) -> Artifact | None:
-    """The artifact in ``folder``, or None where it is missing, damaged or of another shape."""
+def _load(folder: Path, origin: Mapping[str, str | int]) -> Artifact | None:
+    """The artifact in ``folder``, or None where it is missing, damaged or of another origin."""
     try:
-        vectors: Vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
-        if vectors.shape != (count, dimension) or not _are_unit(vectors):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        digests = manifest["files"]
+        whole = all(_digest(folder / name) == digest for name, digest in digests.items())
+        if manifest["origin"] != origin or not whole:
             return None
+        vectors: Vectors = np.load(folder / _VECTORS, mmap_mode="r", allow_pickle=False)
         index = Index.load(folder, vectors)
-        parts = json.loads((folder / "manifest.json").read_text())["parts"]
-        kept = {name: _arrays(folder / f"{name}.npz") for name in parts}
+        parts = [name for name in digests if name != _VECTORS]
+        kept = {name.removesuffix(".npz"): _arrays(folder / name) for name in parts}
         learned = _learned(kept) if kept else (None, None)
     except Exception:  # a damaged file raises whatever the part that it breaks raises
         return None
@@ -191,9 +211,10 @@ def _arrays(path: Path) -> dict[str, NDArray[np.float32]]:
         return dict(kept)
 
 
-def _are_unit(vectors: Vectors) -> bool:
-    """Whether every row has length 1; after a power failure a file may be whole but zeros."""
-    return bool(np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3))
+def _digest(path: Path) -> str:
+    """Of what ``path`` holds; after a power failure a file may be whole but zeros."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _parts(artifact: Artifact) -> dict[str, dict[str, NDArray[np.float32]]]:
@@ -214,20 +235,13 @@ def _parts(artifact: Artifact) -> dict[str, dict[str, NDArray[np.float32]]]:
     }
 
 
-def _keep(folder: Path, artifact: Artifact, utterances: UtteranceSet, encoder: Encoder) -> None:
-    parts = _parts(artifact)
-    manifest = {
-        "format": _FORMAT,
-        "encoder": encoder.name,
-        "encoder_fingerprint": encoder.fingerprint,
-        "utterances_revision": utterances.revision,
-        "count": len(utterances.utterances),
-        "parts": list(parts),
-    }
+def _keep(folder: Path, artifact: Artifact, origin: Mapping[str, str | int]) -> None:
     # A full disk, or a home that cannot be written, must not stop a start.
     with contextlib.suppress(OSError), new_folder(folder) as new:
-        np.save(new / "vectors.npy", artifact.vectors)
-        artifact.index.save(new)
-        for name, arrays in parts.items():
+        np.save(new / _VECTORS, artifact.vectors)
+        for name, arrays in _parts(artifact).items():
             np.savez(new / f"{name}.npz", allow_pickle=False, **arrays)
+        digests = {path.name: _digest(path) for path in sorted(new.iterdir())}
+        artifact.index.save(new)  # it has a digest of its own
+        manifest = {"origin": origin, "files": digests}
         (new / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")

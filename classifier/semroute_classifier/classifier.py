@@ -15,6 +15,7 @@ from semroute_classifier.encoders.engine import OnnxEncoder
 from semroute_classifier.encoders.static import distil, load_static
 from semroute_classifier.judging import Judge
 from semroute_classifier.reading import Reader, Reading
+from semroute_classifier.utterances import NONE
 from semroute_classifier.verdict import Basis, Classification, Match, Stage
 
 if TYPE_CHECKING:
@@ -32,10 +33,12 @@ __all__ = ["Basis", "Classification", "Classifier", "Match", "Stage", "Turn"]
 
 IN_SCOPE_LOSS = 0.05
 """The share of in-scope queries that may be sent to the default, so that others are caught."""
-FOLLOW_UP_WORDS = 8
+FOLLOW_UP_WORDS = 12
 """A turn of more words than this speaks for itself."""
 CLEAR = 0.9
 """The confidence from which a short turn speaks for itself too."""
+BEYOND = 0.97
+"""The probability of ``none`` from which a short turn follows up nothing, such as "thanks, bye"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,11 @@ class Classifier:
         return self._full.confidence.threshold
 
     @property
+    def least_similarity(self) -> float:
+        """The least similarity of its nearest utterance; 0 where the confidence is measured."""
+        return self._full.least_similarity
+
+    @property
     def vectors(self) -> Vectors:
         """The utterances' vectors, shape (utterances, dimension)."""
         return self._full.artifact.vectors
@@ -116,7 +124,8 @@ class Classifier:
                 [Turn(f"{asked[i].previous}\n{asked[i].text}") for i in vague], evidence
             )
             for i, verdict in zip(vague, together, strict=True):
-                found[i] = self._in_context(found[i], verdict)
+                if verdict.task:
+                    found[i] = replace(verdict, in_context=True)
         return [verdict for verdict in found if verdict]
 
     def quick(self, turn: Turn, evidence: int = 5) -> Classification | None:
@@ -125,10 +134,10 @@ class Classifier:
             return None
         reading = self._reader.read(turn.text)
         states = self._static.encoder.encode([reading.text])
-        verdict = self._static.judge([reading], states, evidence, Stage.STATIC)[0]
+        verdict = self._static.judge([reading], states, max(1, evidence), Stage.STATIC)[0]
         if not self.gate.opens(verdict) or self._needs_context(turn, verdict):
             return None
-        return replace(verdict, cut=True) if reading.cut else verdict
+        return replace(verdict, cut=reading.cut, matches=verdict.matches[:evidence])
 
     def embed(self, texts: Sequence[str]) -> States:
         """One encoder pass a text: shape (texts, width). Blocks."""
@@ -158,11 +167,7 @@ class Classifier:
 
     @staticmethod
     def _needs_context(turn: Turn, verdict: Classification | None) -> bool:
-        if not turn.previous or verdict is None:
+        if not turn.previous or verdict is None or len(turn.text.split()) > FOLLOW_UP_WORDS:
             return False
-        short = len(turn.text.split()) <= FOLLOW_UP_WORDS
-        return short and (verdict.task is None or verdict.confidence < CLEAR)
-
-    @staticmethod
-    def _in_context(alone: Classification | None, together: Classification) -> Classification:
-        return replace(together, in_context=True)
+        beyond = dict(verdict.odds).get(NONE, 0.0) >= BEYOND
+        return not beyond and (verdict.task is None or verdict.confidence < CLEAR)

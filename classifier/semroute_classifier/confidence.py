@@ -7,6 +7,7 @@ parts the tasks, the other how far the query lies from everything known.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,10 +55,17 @@ class Confidence:
         threshold = _threshold(sure, held_out.labels < tasks, loss)
         return cls(found.odds, found.similarity, found.offset, threshold)
 
+    def of_one(self, probability: float, similarity: float) -> float:
+        """``of`` for one query, without numpy's toll on single numbers."""
+        bounded = min(max(probability, _EDGE), 1 - _EDGE)
+        log_odds = math.log(bounded / (1 - bounded))
+        score = self.odds * log_odds + self.similarity * similarity + self.offset
+        return 1 / (1 + math.exp(-score))
+
     def of(
-        self, probability: NDArray[np.float64] | float, similarity: NDArray[np.float32] | float
+        self, probability: NDArray[np.float64], similarity: NDArray[np.float32]
     ) -> NDArray[np.float64]:
-        """How likely the best task is right, in [0, 1]."""
+        """How likely each best task is right, in [0, 1]."""
         score = self.odds * _log_odds(probability) + self.similarity * similarity + self.offset
         return np.asarray(1 / (1 + np.exp(-score)), np.float64)
 
@@ -70,6 +78,6 @@ def _threshold(sure: NDArray[np.float64], inside: NDArray[np.bool_], loss: float
     return min(most, float(np.quantile(sure[~inside], CAUGHT)))
 
 
-def _log_odds(probability: NDArray[np.float64] | float) -> NDArray[np.float64]:
+def _log_odds(probability: NDArray[np.float64]) -> NDArray[np.float64]:
     bounded = np.clip(probability, _EDGE, 1 - _EDGE)
     return np.asarray(np.log(bounded / (1 - bounded)), np.float64)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semroute_classifier.classifier import Basis
+from semroute_classifier.classifier import Basis, Stage
 from semroute_classifier.documents import ConfigError, Problem
 from semroute_classifier.utterances import NONE, Tier
 
@@ -59,6 +59,11 @@ class Judged:
     @property
     def matched(self) -> bool:
         return self.verdict.basis is Basis.MATCHED
+
+    @property
+    def static(self) -> bool:
+        """Whether the static encoder answered."""
+        return self.verdict.stage is Stage.STATIC
 
     @property
     def right(self) -> bool:
@@ -148,7 +153,9 @@ def figures_of(judged: Sequence[Judged], classifier: Classifier) -> dict[str, An
     queries; ``selective_accuracy`` is the accuracy over those that were matched;
     ``abstain_precision`` and ``abstain_recall`` see abstention as finding out-of-scope queries;
     ``auroc`` parts in scope from out of scope by confidence; ``ece`` has 15 equal-width bins;
-    latencies are of one query at a time, in milliseconds, over unique queries.
+    ``static_share`` is of the queries that the static encoder answered, ``static_slip`` of those
+    out of scope that it let through; latencies are of one query at a time, in milliseconds, over
+    unique queries.
     """
     inside = [j for j in judged if j.example.in_scope]
     outside = [j for j in judged if not j.example.in_scope]
@@ -167,6 +174,8 @@ def figures_of(judged: Sequence[Judged], classifier: Classifier) -> dict[str, An
         "tier_accuracy": _mean([right == said for right, said in tiered]),
         "tier_macro_f1": _macro_f1(tiered),
         "ece": _ece(judged),
+        "static_share": _mean([j.static for j in judged]),
+        "static_slip": _mean([j.matched and j.static for j in outside]),
         "latency_ms": _latency(judged),
         "confusion": _confusion([(j.example.task, j.said) for j in judged]),
         "encoder": classifier.encoder.name,

@@ -34,13 +34,14 @@ _SENTENCE_END = re.compile(r"[.!?。！？](?:\s|$)")
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Features of texts: ``dense`` of shape (texts, width), ``words`` (texts, lexical.WIDTH)."""
+    """Features of texts: ``dense`` of shape (texts, width), ``words`` (texts, lexical.WIDTH), None
+    where no head has a use for them."""
 
     dense: NDArray[np.float32]
-    words: csr_matrix
+    words: csr_matrix | None
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Inputs:
-        return Inputs(self.dense[rows], self.words[rows])
+        return Inputs(self.dense[rows], None if self.words is None else self.words[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +72,13 @@ class Features:
         fitted = cls(**(parts | {"directions": main_directions(dense, DIRECTIONS)}))
         return fitted, Inputs(dense, counted.weighted(bare.rarity))
 
-    def of(self, states: States, texts: Sequence[str]) -> Inputs:
-        """The inputs of ``texts``, whose states have the shape (texts, width)."""
-        counted = lexical.counts(texts)
-        return Inputs(self._dense(states, _surface(texts)), counted.weighted(self.rarity))
+    def of(self, states: States, texts: Sequence[str], *, words: bool = True) -> Inputs:
+        """The inputs of ``texts``, whose states have the shape (texts, width).
+
+        Without ``words``, for heads that have no use for them, none are counted.
+        """
+        dense = self._dense(states, _surface(texts))
+        return Inputs(dense, lexical.counts(texts).weighted(self.rarity) if words else None)
 
     def pairs(self, dense: NDArray[np.float32]) -> NDArray[np.float32]:
         """The products of every two directions, shape (texts, n * (n + 1) / 2)."""

@@ -61,12 +61,18 @@ class Head:
     words: NDArray[np.float32]
     bias: NDArray[np.float32]
 
-    def odds(self, features: Features, inputs: Inputs) -> NDArray[np.float64]:
-        """The probability of each label, shape (texts, labels); rows sum to 1."""
+    def odds(
+        self, features: Features, inputs: Inputs, pairs: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float64]:
+        """The probability of each label, shape (texts, labels); rows sum to 1.
+
+        ``pairs`` are ``features.pairs(inputs.dense)``, where they are known already.
+        """
         scores = inputs.dense @ self.dense + self.bias
         if len(self.pairs):
-            scores += features.pairs(inputs.dense) @ self.pairs
-        if len(self.words):
+            known = features.pairs(inputs.dense) if pairs is None else pairs
+            scores += known @ self.pairs
+        if len(self.words) and inputs.words is not None:
             scores += inputs.words @ self.words
         return softmax(scores)
 
@@ -226,7 +232,9 @@ def _of_states(
 
 
 def _of_words(inputs: Inputs, targets: NDArray[np.float32]) -> _Words | None:
-    return _Words(inputs.words, targets) if targets.size <= WORDS_WORK else None
+    if inputs.words is None or targets.size > WORDS_WORK:
+        return None
+    return _Words(inputs.words, targets)
 
 
 def _splits(labels: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:

@@ -57,7 +57,8 @@ class Judge:
         self._tiered = {u.task for u in utterances.utterances if u.tier}
         self._least = np.array([utterances.min_confidence.get(t, 0.0) for t in utterances.tasks])
         self.confidence = Confidence.measured(artifact.held_out, self._tasks, loss)
-        self.least_similarity = 0.0 if artifact.heads else self._measure_nearness(loss)
+        # Where too little was held out to measure, nearness alone tells what is out of scope.
+        self.least_similarity = 0.0 if self.confidence.threshold else self._measure_nearness(loss)
 
     @property
     def held_out_confidence(self) -> NDArray[np.float64]:
@@ -108,7 +109,7 @@ class Judge:
         first = int(order[0])
         best = self._labels[first]
         has_second = len(order) > 1 and tasks[order[1]] > 0
-        sure = float(self.confidence.of(tasks[first], similarities[0]))
+        sure = self.confidence.of_one(float(tasks[first]), float(similarities[0]))
         matched = bool(
             self._in_scope(task_odds[None])[0]
             and sure >= max(self.confidence.threshold, self._least[first])
@@ -116,7 +117,8 @@ class Judge:
         )
         has_tier = best in self._tiered and tier_odds.any()
         best_tier = Tier(int(tier_odds.argmax()) + 1) if has_tier else None
-        everything = np.argsort(-task_odds, kind="stable")
+        likeliest = np.argsort(-task_odds, kind="stable").tolist()
+        shares = task_odds.tolist()
         return Classification(
             task=best if matched else None,
             tier=best_tier if matched else None,
@@ -130,7 +132,7 @@ class Judge:
             margin=float(tasks[first] - (tasks[order[1]] if has_second else 0.0)),
             best_task=best,
             best_tier=best_tier,
-            odds=tuple((self._labels[i], float(task_odds[i])) for i in everything),
+            odds=tuple([(self._labels[i], shares[i]) for i in likeliest]),
             stage=stage,
         )
 
@@ -140,7 +142,7 @@ class Judge:
         return np.asarray(task_odds[:, : self._tasks].max(axis=1) >= beyond)
 
     def _measure_nearness(self, loss: float) -> float:
-        """The similarity below which a query is near to nothing, where neighbours alone judge.
+        """The similarity below which a query is near to nothing, where nothing else can tell.
 
         The encoder's noise; or the similarity to its nearest neighbour that all but ``loss`` of
         the utterances reach, each left out in its turn, where there are enough of them.

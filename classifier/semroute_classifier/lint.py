@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from semroute_classifier.judging import TEMPERATURE
-from semroute_classifier.verdict import Match
 from semroute_classifier.index import Index
+from semroute_classifier.judging import TEMPERATURE
 from semroute_classifier.utterances import NONE, THIN, Tier
+from semroute_classifier.verdict import Match
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

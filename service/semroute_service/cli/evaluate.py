@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from semroute_classifier.encoders import Vectors
     from semroute_classifier.evaluation import Judged
 
 _FIGURES = {
@@ -45,8 +44,12 @@ def evaluate(options: argparse.Namespace) -> int:
         utterances = load_utterances(folder("utterances", options.utterances))
         encoder = load_encoder(options.encoder, default_home())
         start = time.perf_counter()
-        artifact = load_or_build(utterances, encoder, None, progress("embedding utterances"))
-        classifier = Classifier(utterances, encoder, artifact)
+        told = progress("embedding utterances")
+        if options.cascade == "on":
+            classifier = Classifier.build(utterances, encoder, None, told)
+        else:  # the static encoder's artifact is not needed
+            artifact = load_or_build(utterances, encoder, None, told)
+            classifier = Classifier(utterances, encoder, artifact)
         build_seconds = round(time.perf_counter() - start, 2)
     except (ConfigError, EncoderError) as error:
         return output.fail(str(error))
@@ -55,7 +58,7 @@ def evaluate(options: argparse.Namespace) -> int:
     figures = {**figures_of(judged, classifier), "build_seconds": build_seconds}
     if options.report:
         try:
-            _write_report(Path(options.report), classifier, artifact.vectors, judged, figures)
+            _write_report(Path(options.report), classifier, judged, figures)
         except OSError as error:
             return output.fail(f"{options.report}: {error.strerror}")
     if options.json:
@@ -68,13 +71,12 @@ def evaluate(options: argparse.Namespace) -> int:
 def _write_report(
     path: Path,
     classifier: Classifier,
-    vectors: Vectors,
     judged: list[Judged],
     figures: dict[str, Any],
 ) -> None:
     from semroute_classifier.report import report
 
-    page = report(classifier, vectors, judged, figures, progress("drawing"))
+    page = report(classifier, classifier.vectors, judged, figures, progress("drawing"))
     # Half a surrogate pair, which UTF-8 cannot hold, becomes its escape.
     path.write_text(page, encoding="utf-8", errors="backslashreplace")
     print(f"the report: {path}", file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from semroute_classifier.classifier import Basis, Classifier
 from semroute_classifier.documents import ConfigError
 from semroute_classifier.encoders import EncoderError, load_encoder
-from semroute_classifier.utterances import load_utterances
+from semroute_classifier.utterances import NONE, load_utterances
 from semroute_service.cli import output
 from semroute_service.cli.evaluate import progress
 from semroute_service.cli.files import folder
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _BAR = 30
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _EVIDENCE = 8
+_ODDS = 12
 
 
 def explain(options: argparse.Namespace) -> int:
@@ -58,14 +59,17 @@ def _as_dict(
         "task": verdict.task,
         "tier": verdict.tier.word if verdict.tier else None,
         "matched": verdict.basis is Basis.MATCHED,
-        "why": _why(verdict, classifier.threshold),
+        "why": _why(verdict, classifier),
         "confidence": round(verdict.confidence, 4),
         "margin": round(verdict.margin, 4),
         "best_task": verdict.best_task,
         "best_tier": verdict.best_tier.word if verdict.best_tier else None,
         "runner_up": verdict.runner_up,
-        "odds": {label: round(odds, 4) for label, odds in _odds(verdict)},
+        "odds": {label: round(odds, 4) for label, odds in verdict.odds},
         "threshold": round(classifier.threshold, 4),
+        "least_similarity": round(classifier.least_similarity, 4),
+        "stage": verdict.stage.value,
+        "cut": verdict.cut,
         "matches": [
             {
                 "similarity": round(match.similarity, 4),
@@ -90,16 +94,16 @@ def _print(verdict: Classification, classifier: Classifier, took: float, ready: 
         ("task", verdict.task or defaulted),
         ("tier", tier if verdict.task else f"-; it would be {tier}"),
         ("confidence", f"{verdict.confidence:.2f}, margin {verdict.margin:.2f}"),
-        ("basis", f"{verdict.basis.value}: {_why(verdict, classifier.threshold)}"),
+        ("read", "its head and tail, because it is long" if verdict.cut else "whole"),
+        ("basis", f"{verdict.basis.value}: {_why(verdict, classifier)}"),
         ("encoder", f"{classifier.encoder.name} (utterances {classifier.utterances.revision})"),
         ("took", f"{took * 1000:.1f} ms, once it was ready after {ready:.1f} s"),
     ]
     for name, words in lines:
         print(f"{name:<12}{words}")
     print("\nodds")
-    odds = _odds(verdict)
-    width = max(len(label) for label, _ in odds)
-    for label, share in odds:
+    width = max(len(label) for label, _ in verdict.odds)
+    for label, share in verdict.odds[:_ODDS]:
         print(f"{label:<{width}}  {share:>6.1%}  {_bar(share)}".rstrip())
     print("\nnearest utterances")
     rows = [
@@ -114,26 +118,16 @@ def _print(verdict: Classification, classifier: Classifier, took: float, ready: 
     output.print_table(["cosine", "task", "tier", "utterance"], rows)
 
 
-def _why(verdict: Classification, threshold: float) -> str:
+def _why(verdict: Classification, classifier: Classifier) -> str:
     """Why the query was matched or defaulted, as a sentence."""
-    nearest = verdict.matches[0].similarity
-    if nearest < threshold:
-        return f"the nearest utterance, at {nearest:.2f}, is not as near as {threshold:.2f}"
-    if verdict.basis is Basis.DEFAULTED:
+    nearest, least = verdict.matches[0].similarity, classifier.least_similarity
+    if nearest < least:
+        return f"the nearest utterance, at {nearest:.2f}, is not as near as {least:.2f}"
+    if verdict.basis is Basis.MATCHED:
+        return f"{verdict.best_task} is likelier than out of scope, and sure enough"
+    if verdict.odds[0][0] == NONE:
         return "the out-of-scope examples outweigh every task"
-    return (
-        f"{verdict.best_task} outweighs the out-of-scope examples, and the nearest utterance, at "
-        f"{nearest:.2f}, is at least as near as {threshold:.2f}"
-    )
-
-
-def _odds(verdict: Classification) -> list[tuple[str, float]]:
-    """What the verdict tells of each label's odds, which sum to 1, likeliest first."""
-    odds = [(verdict.best_task, verdict.confidence)]
-    if verdict.runner_up:
-        odds.append((verdict.runner_up, verdict.confidence - verdict.margin))
-    rest = 1 - sum(share for _, share in odds)
-    return [*odds, ("all others", max(0.0, rest))]
+    return f"a confidence of {verdict.confidence:.2f} is not enough"
 
 
 def _bar(share: float) -> str:

@@ -52,6 +52,8 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def _run(settings: Settings) -> int:
+    # The encoder's thread gives the event loop its turn ten times as soon as Python would have it.
+    sys.setswitchinterval(0.0005)
     if sys.platform == "win32":
         return asyncio.run(_serve(settings))
     import uvloop
