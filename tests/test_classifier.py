@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import random
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from semroute_classifier.classifier import Basis, Classification, Classifier, Stage, Turn
+from semroute_classifier.classifier import Basis, Classification, Classifier
 from semroute_classifier.encoders import HashingEncoder
 from semroute_classifier.utterances import NONE, Tier, Utterance, UtteranceSet
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SMALL = UtteranceSet(
     (
@@ -37,7 +32,7 @@ _WORDS = {
 _VERBS = {Tier.LOW: "show", Tier.MEDIUM: "explain", Tier.HIGH: "redesign"}
 
 
-def learnable(tasks: tuple[str, ...] = ("code", "biology", NONE), each: int = 30) -> UtteranceSet:
+def learnable(tasks: tuple[str, ...] = ("code", "biology", NONE), each: int = 40) -> UtteranceSet:
     """Enough utterances of made-up words that a head is trained; biology has no tiers."""
     chance = random.Random(7)
     utterances = []
@@ -79,9 +74,9 @@ def test_one_task_with_three_utterances_serves() -> None:
     )
     verdict = judge(classifier, "sort the samples by date")
     assert (verdict.task, verdict.basis) == ("only", Basis.MATCHED)
-    assert verdict.confidence == pytest.approx(1)
+    assert verdict.confidence == pytest.approx(1, abs=1e-5)
     assert verdict.runner_up is None
-    assert verdict.margin == pytest.approx(1)
+    assert verdict.margin == pytest.approx(1, abs=1e-5)
     assert len(verdict.matches) == 3
 
 
@@ -179,8 +174,9 @@ def test_without_none_the_threshold_keeps_nineteen_in_twenty() -> None:
     vectors = large.embed([u.text for u in large.utterances.utterances])
     similarities = vectors @ vectors.T
     np.fill_diagonal(similarities, -1)
-    assert (similarities.max(axis=1) >= large.threshold).mean() == pytest.approx(0.95, abs=0.02)
-    assert large.threshold > small.threshold
+    enough = similarities.max(axis=1) >= large.least_similarity
+    assert enough.mean() == pytest.approx(0.95, abs=0.02)
+    assert large.least_similarity > small.least_similarity > 0
 
 
 def test_one_out_of_scope_example_teaches_abstention() -> None:
@@ -194,11 +190,37 @@ def test_one_out_of_scope_example_teaches_abstention() -> None:
     assert judge(Classifier.build(UtteranceSet(utterances), HashingEncoder()), query).task is None
 
 
+MIXED = "please show python gene script plasmid"
+"""Between two tasks, so that no verdict on it is certain."""
+
+
+@pytest.mark.parametrize("kind", ["voting", "trained"])
+@pytest.mark.parametrize("least", ["a little less", "a little more"])
+def test_a_task_may_ask_for_more_confidence(
+    kind: str, least: str, request: pytest.FixtureRequest
+) -> None:
+    """A query below the least confidence of its task is defaulted, above it is matched; that of
+    another task changes nothing."""
+    plain: Classifier = request.getfixturevalue(kind)
+    query = MIXED if kind == "trained" else "write a python script about a gene"
+    before = judge(plain, query)
+    assert before.task is not None
+    assert before.confidence < 1
+    bound = before.confidence + (1e-4 if least == "a little more" else -1e-4)
+    other = "biology" if before.task == "code" else "code"
+    strict = replace(plain.utterances, min_confidence={before.task: bound})
+    after = judge(Classifier.build(strict, HashingEncoder()), query)
+    assert after.basis is (Basis.DEFAULTED if least == "a little more" else Basis.MATCHED)
+    assert (after.best_task, after.confidence) == (before.best_task, before.confidence)
+    lenient = replace(plain.utterances, min_confidence={other: 1.0})
+    assert judge(Classifier.build(lenient, HashingEncoder()), query).task == before.task
+
+
 # ---- by head
 
 
 def test_a_head_is_trained_where_there_is_enough(trained: Classifier) -> None:
-    """With thirty utterances a task, new sentences of known words get task and tier."""
+    """With forty utterances a task, new sentences of known words get task and tier."""
     verdict = judge(trained, "redesign parser module async loop")
     assert (verdict.task, verdict.tier) == ("code", Tier.HIGH)
     assert judge(trained, "show python class function script").tier is Tier.LOW
@@ -253,87 +275,3 @@ def test_evidence_does_not_change_the_verdict(trained: Classifier) -> None:
     """How many matches are shown has no part in what is decided."""
     few, many = (judge(trained, "explain the python parser", count) for count in (1, 90))
     assert replace(few, matches=()) == replace(many, matches=())
-
-
-# ---- odd input
-
-ODD = {
-    "a megabyte of one letter": "a" * 1_000_000,
-    "a megabyte of words": "python " * 150_000,
-    "a megabyte of emoji": "🧬" * 250_000,
-    "control characters": "\x00\x01\x07\x1b[31m\x7f\r\n\t",
-    "emoji": "🧬🔬👩‍🔬 ➡️ 💻❓",
-    "right to left": "اكتب برنامجًا بلغة بايثون ‏ ‮ כתוב תוכנית",
-    "base64": base64.b64encode(bytes(range(256)) * 40).decode(),
-    "white space": " \n\t\u00a0\u3000\u200b",
-    "one letter": "x",
-    "combining marks": "Z̷̗̈a̴l̸̤̇g̶̔o " * 50,
-    "nothing": "",
-}
-
-
-@pytest.mark.parametrize("text", ODD.values(), ids=ODD.keys())
-@pytest.mark.parametrize("kind", ["voting", "trained"])
-def test_odd_input_gets_a_whole_verdict(
-    kind: str, text: str, request: pytest.FixtureRequest
-) -> None:
-    """Whatever is sent is judged: figures in range, evidence there, and the parts agree."""
-    verdict = judge(request.getfixturevalue(kind), text)
-    assert 0 <= verdict.confidence <= 1
-    assert 0 <= verdict.margin <= 1
-    assert len(verdict.matches) == 5
-    assert all(-1.001 <= match.similarity <= 1 for match in verdict.matches)
-    assert (verdict.task is None) == (verdict.basis is Basis.DEFAULTED)
-
-
-# ---- company and determinism
-
-QUERIES = [
-    *(u.text for u in learnable().utterances[::5]),
-    "show plasmid loop weather",
-    "fry an egg",
-    "python gene joke",
-    "",
-    "x" * 50_000,
-]
-
-
-def assert_alike(one: Classification, other: Classification) -> None:
-    """The same verdict, but for what the order of additions does to the last digits."""
-    assert one.confidence == pytest.approx(other.confidence, abs=1e-4)
-    assert one.margin == pytest.approx(other.margin, abs=1e-4)
-    for mine, theirs in zip(one.matches, other.matches, strict=True):
-        assert mine.similarity == pytest.approx(theirs.similarity, abs=1e-5)
-    one, other = (replace(v, confidence=0.0, margin=0.0, matches=()) for v in (one, other))
-    assert one == other
-
-
-@pytest.mark.parametrize("kind", ["voting", "trained"])
-@pytest.mark.parametrize("seed", range(5))
-def test_a_verdict_does_not_depend_on_company(
-    kind: str, seed: int, request: pytest.FixtureRequest
-) -> None:
-    """A query is judged alike alone and anywhere in any company."""
-    classifier: Classifier = request.getfixturevalue(kind)
-    company = random.Random(seed).choices(QUERIES, k=2 ** (seed + 1))
-    together = classifier.judge(company, classifier.embed(company))
-    for query, verdict in zip(company, together, strict=True):
-        assert_alike(verdict, judge(classifier, query))
-
-
-@pytest.mark.parametrize("utterances", [SMALL, learnable()], ids=["voting", "trained"])
-def test_builds_are_deterministic(utterances: UtteranceSet) -> None:
-    """Two builds from the same set give the same verdicts to the last digit."""
-    one, other = (Classifier.build(utterances, HashingEncoder()) for _ in range(2))
-    assert one.threshold == other.threshold
-    states = one.embed(QUERIES)
-    assert one.judge(QUERIES, states) == other.judge(QUERIES, states)
-
-
-@pytest.mark.parametrize("utterances", [SMALL, learnable()], ids=["voting", "trained"])
-def test_a_kept_classifier_judges_as_a_fresh_one(utterances: UtteranceSet, tmp_path: Path) -> None:
-    """What is read back from home gives the same verdicts as what was just built."""
-    fresh, kept = (Classifier.build(utterances, HashingEncoder(), tmp_path) for _ in range(2))
-    states = fresh.embed(QUERIES)
-    assert fresh.threshold == kept.threshold
-    assert fresh.judge(QUERIES, states) == kept.judge(QUERIES, states)

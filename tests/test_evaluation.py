@@ -111,6 +111,8 @@ def figures(classifier: Classifier) -> dict[str, Any]:
             "confusion",
             {"a": {"a": 1, "none": 1}, "b": {"a": 1, "b": 1}, "none": {"a": 1, "none": 1}},
         ),
+        ("static_share", 0),  # the classifier has no static encoder
+        ("static_slip", 0),
         ("encoder", "axes"),
         ("utterances_revision", UTTERANCES.revision),
     ],
@@ -180,6 +182,7 @@ IN_SCOPE = {
     "accuracy", "lenient_accuracy", "coverage", "selective_accuracy", "tier_accuracy",
     "tier_macro_f1", "ece",
 }  # fmt: skip
+OUT_OF_SCOPE = {"abstain_recall", "static_slip"}
 
 
 @pytest.mark.parametrize(
@@ -189,13 +192,10 @@ IN_SCOPE = {
         ([Example("alpha", NONE)], IN_SCOPE | {"auroc", "abstain_precision"}),
         (
             [Example("alpha", "a")],
-            {"tier_accuracy", "tier_macro_f1", "auroc", "abstain_precision", "abstain_recall"},
+            {"tier_accuracy", "tier_macro_f1", "auroc", "abstain_precision"} | OUT_OF_SCOPE,
         ),
-        (
-            [Example("gamma", "a", Tier.LOW)],
-            {"selective_accuracy", "auroc", "abstain_recall"},
-        ),
-        ([], IN_SCOPE | {"auroc", "abstain_precision", "abstain_recall"}),
+        ([Example("gamma", "a", Tier.LOW)], {"selective_accuracy", "auroc"} | OUT_OF_SCOPE),
+        ([], IN_SCOPE | OUT_OF_SCOPE | {"auroc", "abstain_precision", "static_share"}),
     ],
     ids=["caught alone", "missed alone", "in scope, no tier", "defaulted alone", "nothing"],
 )

@@ -103,6 +103,15 @@ def test_what_does_not_vary_divides_by_nothing() -> None:
         assert np.isfinite(features.pairs(inputs.dense)).all()
 
 
+@pytest.mark.parametrize("count", [3, 7, 30, 1000])
+def test_rounding_is_no_spread(count: int) -> None:
+    """Where all texts have three words, a text of two is not a world away from them."""
+    texts = [f"{word} two three" for word in ("a", "bcd") for _ in range(count)]
+    states = np.random.default_rng(0).normal(size=(len(texts), WIDTH)).astype(np.float32)
+    features, _ = Features.fit(states, texts)
+    assert np.abs(features.of(states[:1], ["bcd two"]).dense[0, -SURFACE:]).max() < 1
+
+
 def test_pairs_are_every_product_once() -> None:
     """Along two directions of 2 and 3 the pairs are 2·2, 2·3 and 3·3."""
     zeros = np.zeros(0, np.float32)

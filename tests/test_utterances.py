@@ -57,6 +57,17 @@ def test_tiers_and_one_list(tmp_path: Path) -> None:
     assert Tier.LOW.word == "low"
 
 
+def test_a_task_may_ask_for_confidence(tmp_path: Path) -> None:
+    """The least confidence of a task is read from its file; a task that sets none has none."""
+    found = load(
+        tmp_path,
+        code="min_confidence: 0.75\nlow: [print]\n",
+        safety="min_confidence: 1\nutterances: [is this safe]\n",
+        bio="utterances: [what is a gene]\n",
+    )
+    assert found.min_confidence == {"code": 0.75, "safety": 1.0}
+
+
 def test_out_of_scope_examples_are_no_task(tmp_path: Path) -> None:
     """``none`` adds its sentences and is never among the tasks."""
     found = load(tmp_path, none="utterances: [tell me a joke]\n", code="low: [print]\n")
@@ -76,6 +87,10 @@ def test_out_of_scope_examples_are_no_task(tmp_path: Path) -> None:
         ("code", "low: [a]\nutterances: [b]\n", 2, "utterances: a task has tiers or one list"),
         ("code", "description: Nothing.\n", 1, "holds no utterance"),
         ("code", "low: []\n", 1, "holds no utterance"),
+        ("code", "low: [a]\nmin_confidence: 1.5\n", 2, "min_confidence: "),
+        ("code", "low: [a]\nmin_confidence: -0.1\n", 2, "min_confidence: "),
+        ("code", "low: [a]\nmin_confidence: high\n", 2, "min_confidence: "),
+        ("none", "utterances: [a]\nmin_confidence: 0.5\n", 2, "min_confidence: none is no task"),
         ("none", "low: [a]\n", 1, "none has no tiers; use one list: utterances"),
         ("default", "low: [a]\n", 1, '"default" is reserved'),
         ("Code", "low: [a]\n", 1, '"Code" is no task name; use lower-case letters'),

@@ -164,7 +164,9 @@ def _held_out(fitted: Fitted, labels: NDArray[np.int64], vectors: Vectors, index
     similarities, rows = index.search(vectors[fitted.rows], 2)
     itself = rows[:, 0] == fitted.rows
     nearest = np.where(itself, similarities[:, 1], similarities[:, 0])
-    return HeldOut(labels[fitted.rows], fitted.odds, nearest)
+    # In the precision in which they are kept, so that what is read back says the same.
+    odds = fitted.odds.astype(np.float32).astype(np.float64)
+    return HeldOut(labels[fitted.rows], odds, nearest)
 
 
 def _embed(texts: list[str], encoder: Encoder, progress: Progress | None) -> States:

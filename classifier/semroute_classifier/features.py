@@ -29,6 +29,8 @@ SURFACE_SHARE = 0.1
 """The length of each surface feature beside states of length 1; chosen by cross-validation."""
 SURFACE = 9
 """How many surface features there are; the last columns of ``Inputs.dense``."""
+_ROUNDING = 1e-4
+"""A spread that is none: equal values have one of this order after rounding."""
 _SENTENCE_END = re.compile(r"[.!?。！？](?:\s|$)")
 
 
@@ -60,11 +62,12 @@ class Features:
         counted = lexical.counts(texts)
         surface = _surface(texts)
         spread = surface.std(axis=0)
+        spread[spread < _ROUNDING] = 1
         bare = cls(
             center=states.mean(axis=0),
             directions=np.empty((0, 0), np.float32),
             surface_center=surface.mean(axis=0),
-            surface_scale=(SURFACE_SHARE / np.where(spread > 0, spread, 1)).astype(np.float32),
+            surface_scale=(SURFACE_SHARE / spread).astype(np.float32),
             rarity=lexical.rarity(counted),
         )
         dense = bare._dense(states, surface)

@@ -31,7 +31,7 @@ FORMAT = 1
 DIMENSION = 256
 MOST_TOKENS = 32_768
 """Tokens that have a vector. Vocabularies are ordered by frequency, so the rest are rare."""
-_CHUNK = 1024
+_CHUNK = 8192
 _log = logging.getLogger(__name__)
 
 
@@ -97,12 +97,12 @@ def distil(engine: OnnxEncoder) -> StaticEncoder | None:
     except OSError as error:
         _log.warning("the static encoder of %s cannot be kept: %s", engine.name, error)
         return None
-    _log.info("static encoder of %s in %.1f s", engine.name, time.perf_counter() - start)
+    _log.info("static encoder of %s: built in %.1f s", engine.name, time.perf_counter() - start)
     return load_static(engine)
 
 
 def _folder(engine: OnnxEncoder) -> Path:
-    return engine.folder.with_name(f"{engine.fingerprint}-static{FORMAT}")
+    return engine.folder.parents[1] / "static" / f"{engine.fingerprint}-static{FORMAT}"
 
 
 def _rows(engine: OnnxEncoder) -> list[list[int]]:
@@ -116,7 +116,10 @@ def _table(engine: OnnxEncoder, rows: list[list[int]]) -> Vectors:
     for start in range(0, len(rows), _CHUNK):
         vectors.append(engine.encode_ids(rows[start : start + _CHUNK])[:, -engine.dimension :])
         _log.info(
-            "distilling %s: %d of %d tokens", engine.name, start + len(vectors[-1]), len(rows)
+            "static encoder of %s: %d of %d tokens",
+            engine.name,
+            start + len(vectors[-1]),
+            len(rows),
         )
     every = np.concatenate(vectors)
     every = every - every.mean(axis=0)

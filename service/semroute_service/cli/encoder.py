@@ -30,6 +30,7 @@ from semroute_classifier.encoders.sentence_transformer import (
     SentenceTransformerEncoder,
     fingerprint_of,
 )
+from semroute_classifier.encoders.static import distil, load_static
 from semroute_classifier.encoders.timing import time_each
 from semroute_service.cli import output
 from semroute_service.settings import default_home
@@ -57,7 +58,8 @@ def show(options: argparse.Namespace) -> int:
 
 
 def build(options: argparse.Namespace) -> int:
-    """Build the engines of a model where they are not kept; say where they lie."""
+    """Build the engines of a model, and its static encoder, where they are not kept; say where
+    they lie."""
     _tell_steps()
     try:
         name, model = _model(options)
@@ -65,6 +67,9 @@ def build(options: argparse.Namespace) -> int:
         built = options.again or not _is_kept(folder)
         if built:
             build_engine(SentenceTransformerEncoder(name, model), _home(options))
+        engine = load_engine(name, fingerprint_of(model), _home(options))
+        if engine and (built or load_static(engine) is None):
+            distil(engine)
         row = {**_row(name, folder, read_manifest(folder)), "built": built}
     except (EncoderError, EngineError) as error:
         return output.fail(str(error))
