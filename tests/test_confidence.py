@@ -73,16 +73,27 @@ def test_both_figures_raise_it() -> None:
     """Likelier or nearer is surer."""
     confidence = Confidence.measured(inside(1000), TASKS, 0.05)
     steps = np.linspace(0.01, 0.99, 50)
-    assert (np.diff(confidence.of(steps, 0.5)) > 0).all()
-    assert (np.diff(confidence.of(0.7, steps.astype(np.float32))) > 0).all()
+    by_odds = [confidence.of_one(float(step), 0.5) for step in steps]
+    by_similarity = [confidence.of_one(0.7, float(step)) for step in steps]
+    assert (np.diff(by_odds) > 0).all()
+    assert (np.diff(by_similarity) > 0).all()
+
+
+def test_one_query_has_the_confidence_of_many() -> None:
+    """Asked for one at a time, each text has what it has among all."""
+    held = inside(200)
+    confidence = Confidence.measured(held, TASKS, 0.05)
+    best = held.odds[:, :TASKS].max(axis=1)
+    alone = [confidence.of_one(*map(float, one)) for one in zip(best, held.similarity, strict=True)]
+    assert sure(confidence, held) == pytest.approx(alone, abs=1e-6)
 
 
 @pytest.mark.parametrize("probability", [0.0, 1e-12, 0.5, 1.0])
 @pytest.mark.parametrize("similarity", [-1.0, 0.0, 1.0])
 def test_it_is_a_probability(probability: float, similarity: float) -> None:
     """Certainties and opposites have a confidence within [0, 1]."""
-    found = Confidence.measured(inside(1000), TASKS, 0.05).of(probability, similarity)
-    assert 0 <= float(found) <= 1
+    for confidence in (Confidence.measured(inside(1000), TASKS, 0.05), Confidence(500, 500, -500)):
+        assert 0 <= confidence.of_one(probability, similarity) <= 1
 
 
 @pytest.mark.parametrize("count", [None, ENOUGH - 1])
@@ -90,7 +101,7 @@ def test_too_few_texts_leave_the_probability_as_it_is(count: int | None) -> None
     """Where too little was held out, the odds are taken at their word and nothing is refused."""
     confidence = Confidence.measured(inside(count) if count else None, TASKS, 0.05)
     assert confidence.threshold == 0
-    assert confidence.of(0.73, 0.1) == pytest.approx(0.73)
+    assert confidence.of_one(0.73, 0.1) == pytest.approx(0.73)
     assert Confidence.measured(inside(ENOUGH), TASKS, 0.05).threshold > 0
 
 
@@ -99,7 +110,7 @@ def test_where_all_is_right_the_probability_stays() -> None:
     held = inside(200)
     perfect = HeldOut(held.odds[:, :TASKS].argmax(axis=1), held.odds, held.similarity)
     confidence = Confidence.measured(perfect, TASKS, 0.05)
-    assert confidence.of(0.73, 0.1) == pytest.approx(0.73)
+    assert confidence.of_one(0.73, 0.1) == pytest.approx(0.73)
     assert confidence.threshold == pytest.approx(np.quantile(sure(confidence, perfect), 0.05))
 
 
@@ -110,7 +121,7 @@ def test_figures_that_mislead_are_not_learned() -> None:
     best = held.odds[:, :TASKS].argmax(axis=1)
     misled = HeldOut(np.where(right, best, 1 - best), held.odds, held.similarity)
     confidence = Confidence.measured(misled, TASKS, 0.05)
-    assert confidence.of(0.73, 0.9) == confidence.of(0.73, 0.1)
+    assert confidence.of_one(0.73, 0.9) == confidence.of_one(0.73, 0.1)
 
 
 # ---- threshold

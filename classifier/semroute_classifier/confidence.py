@@ -26,6 +26,8 @@ ENOUGH_OUTSIDE = 20
 CAUGHT = 0.95
 """The share of those that is caught; to catch more is not worth an in-scope query."""
 _EDGE = 1e-6
+_MOST = 700.0
+"""The power of e that a float still holds is a little larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Confidence:
         bounded = min(max(probability, _EDGE), 1 - _EDGE)
         log_odds = math.log(bounded / (1 - bounded))
         score = self.odds * log_odds + self.similarity * similarity + self.offset
-        return 1 / (1 + math.exp(-score))
+        return 1 / (1 + math.exp(min(-score, _MOST)))
 
     def of(
         self, probability: NDArray[np.float64], similarity: NDArray[np.float32]
