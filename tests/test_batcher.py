@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pytest
@@ -17,7 +17,11 @@ from semroute_classifier.batcher import Batcher, QueueFullError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from numpy.typing import NDArray
+
     from semroute_classifier.encoders import States
+
+Passes: TypeAlias = "Batcher[str, NDArray[np.float32]]"
 
 PATIENCE = 30.0
 """Seconds after which a test is taken to hang."""
@@ -53,9 +57,11 @@ class Encoder:
 @contextlib.asynccontextmanager
 async def batching(
     max_batch: int = 32, max_waiting: int = 1024
-) -> AsyncIterator[tuple[Batcher, Encoder]]:
+) -> AsyncIterator[tuple[Passes, Encoder]]:
     encoder = Encoder()
-    batcher = Batcher(encoder, max_batch=max_batch, max_waiting=max_waiting)
+    batcher: Passes = Batcher(
+        lambda texts: list(encoder(texts)), max_batch=max_batch, max_waiting=max_waiting
+    )
     try:
         async with asyncio.timeout(PATIENCE):
             yield batcher, encoder
@@ -68,7 +74,7 @@ def numbers(start: int, stop: int) -> list[str]:
     return [str(i) for i in range(start, stop)]
 
 
-def ask(batcher: Batcher, *texts: str) -> asyncio.Task[list[str]]:
+def ask(batcher: Passes, *texts: str) -> asyncio.Task[list[str]]:
     """A caller; what it gets is turned back into the texts, which shows whose rows they are."""
 
     async def call() -> list[str]:
@@ -89,7 +95,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def held(batcher: Batcher, encoder: Encoder, *texts: str) -> asyncio.Task[list[str]]:
+async def held(batcher: Passes, encoder: Encoder, *texts: str) -> asyncio.Task[list[str]]:
     """A caller whose pass has begun and does not end before ``encoder.release()``."""
     encoder.hold()
     task = ask(batcher, *texts)

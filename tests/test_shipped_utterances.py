@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from semroute_classifier.artifacts import load_or_build
-from semroute_classifier.classifier import Classifier
+from semroute_classifier.classifier import Classifier, Turn
 from semroute_classifier.encoders import load_encoder
 from semroute_classifier.evaluation import Example, evaluate, load_examples
 from semroute_classifier.utterances import NONE, Tier, UtteranceSet, load_utterances
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.timeout(1200)
 
 ROOT = Path(__file__).parents[1]
 VALIDATION = Path(__file__).parent / "data" / "validation.jsonl"
+CONVERSATIONS = VALIDATION.with_name("conversations.jsonl")
 TASKS = {
     "intent_parsing", "code_generation", "code_validation", "data_analysis", "math_statistics",
     "biomedical", "documentation", "embeddings", "safety", "orchestration",
@@ -47,7 +49,7 @@ RUN = 6
 """So many words in a row belong to one utterance only."""
 TOO_NEAR = 0.95
 """The cosine from which two utterances say the same."""
-ACCURACY_FLOOR = 0.75
+ACCURACY_FLOOR = 0.82
 TIER_ACCURACY_FLOOR = 0.6
 
 
@@ -124,12 +126,12 @@ def test_the_loader_warns_of_nothing(shipped: UtteranceSet) -> None:
 
 
 def test_length_is_not_the_tier(shipped: UtteranceSet) -> None:
-    """The median request of each tier is about equally long, so that length teaches nothing."""
+    """The median request of no tier is far longer than another's, so that length teaches little."""
     medians = {
         tier.word: median(len(u.text.split()) for u in shipped.utterances if u.tier is tier)
         for tier in Tier
     }
-    assert max(medians.values()) - min(medians.values()) <= 4, medians
+    assert max(medians.values()) - min(medians.values()) <= 8, medians
 
 
 def test_the_named_requests_are_there(shipped: UtteranceSet) -> None:
@@ -205,6 +207,21 @@ def test_the_bundled_encoder_routes_well_enough(figures: dict[str, Any]) -> None
     print({name: value for name, value in figures.items() if name != "confusion"})
     assert figures["accuracy"] >= ACCURACY_FLOOR
     assert figures["tier_accuracy"] >= TIER_ACCURACY_FLOOR
+
+
+def test_conversations_are_routed_in_context(built: Built) -> None:
+    """Follow-ups take the turn before into account; new topics and farewells do not."""
+    right: Counter[str] = Counter()
+    for line in CONVERSATIONS.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        users = [m["content"] for m in row["messages"] if m["role"] == "user"]
+        turn = Turn(users[-1], users[-2] if len(users) > 1 else "")
+        said = built.classifier.classify([turn])[0].task or NONE
+        right[row["kind"]] += said == row["task"]
+    print(right)
+    assert right["follow_up"] >= 24  # of 30; 12 when read alone
+    assert right["new_topic"] >= 15  # of 18
+    assert right["closing"] + right["off_topic"] >= 8  # of 12
 
 
 def test_the_figures_are_in_order(figures: dict[str, Any], examples: list[Example]) -> None:

@@ -106,7 +106,9 @@ class Features:
         moved = states - self.center
         lengths = np.linalg.norm(moved, axis=1, keepdims=True)
         moved /= np.where(lengths > 0, lengths, 1)
-        return np.hstack([moved, (surface - self.surface_center) * self.surface_scale])
+        scaled = (surface - self.surface_center) * self.surface_scale
+        # An odd text, such as a word of 500 letters, must not outshout its states.
+        return np.hstack([moved, np.clip(scaled, -3 * SURFACE_SHARE, 3 * SURFACE_SHARE)])
 
 
 @functools.cache
