@@ -34,6 +34,8 @@ _FIGURES = {
     "tier_accuracy": "tier right, in scope",
     "tier_macro_f1": "the tiers' mean F1",
     "ece": "calibration error of the confidence; 0 is best",
+    "static_share": "answered by the static encoder",
+    "static_slip": "out of scope and matched by the static encoder",
 }
 
 
