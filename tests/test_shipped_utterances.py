@@ -126,12 +126,12 @@ def test_the_loader_warns_of_nothing(shipped: UtteranceSet) -> None:
 
 
 def test_length_is_not_the_tier(shipped: UtteranceSet) -> None:
-    """The median request of no tier is far longer than another's, so that length teaches little."""
+    """The median request of each tier is about equally long, so that length teaches nothing."""
     medians = {
         tier.word: median(len(u.text.split()) for u in shipped.utterances if u.tier is tier)
         for tier in Tier
     }
-    assert max(medians.values()) - min(medians.values()) <= 8, medians
+    assert max(medians.values()) - min(medians.values()) <= 4, medians
 
 
 def test_the_named_requests_are_there(shipped: UtteranceSet) -> None:
