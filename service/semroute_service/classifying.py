@@ -36,6 +36,8 @@ RECENT = 4096
 """Verdicts that are remembered: pipelines ask the same again and again."""
 AT_ONCE = 4
 """So many turns may be judged by the static encoder on the event loop; more would hold it up."""
+SHORT = 2_000
+"""Characters of a turn that is read on the event loop; a megabyte takes tens of milliseconds."""
 _log = logging.getLogger(__name__)
 _Embedded: TypeAlias = "NDArray[np.float32]"
 _Answer = TypeVar("_Answer")
@@ -66,18 +68,22 @@ class ReadyClassifier:
         """
         keys = [_key(one) for one in asked]
         found = [self._recall(key) for key in keys]
-        if len(asked) <= AT_ONCE:
-            for i, one in enumerate(asked):
-                if found[i] is None and one.cascade:
-                    found[i] = self.classifier.quick(one.turn, one.evidence)
-        left = [i for i, verdict in enumerate(found) if verdict is None]
+        new = [i for i, verdict in enumerate(found) if verdict is None]
+        left: dict[int, Asked] = {}
+        for i in new:
+            one = asked[i]
+            if one.cascade and len(asked) <= AT_ONCE and len(one.turn.text) <= SHORT:
+                found[i] = self.classifier.quick(one.turn, one.evidence)
+                one = replace(one, cascade=False)  # the static encoder has been asked
+            if found[i] is None:
+                left[i] = one
         if left:
-            for i, verdict in zip(left, await self._submit([asked[i] for i in left]), strict=True):
+            for i, verdict in zip(left, await self._submit(list(left.values())), strict=True):
                 assert isinstance(verdict, Classification)
                 found[i] = verdict
         verdicts = [verdict for verdict in found if verdict]
-        for key, verdict in zip(keys, verdicts, strict=True):
-            self._remember(key, verdict)
+        for i in new:
+            self._remember(keys[i], verdicts[i])
         return verdicts
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
