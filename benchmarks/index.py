@@ -6,13 +6,13 @@ nearest of the shipped utterances that say different things have about 0.5. Quer
 validation set's. One query at a time, one thread, medians of all queries, in one run:
 
 - exact: FAISS's IndexFlatIP, and the truth that recall is measured against
-- scan, graph: the two ways of semroute_classifier.index, whose GRAPH_FROM stands where the second
-  begins to win
+- bytes, product, graph: the ways of semroute_classifier.index, whose PRODUCT_FROM and GRAPH_FROM
+  stand where the later ones begin to win
 - other ways to scan 15,000 vectors, of 384 values and of 256
 
-Writes benchmarks/results/index.json. About three minutes on two cores.
+Writes benchmarks/results/index.json. About ten minutes on two cores.
 
-    python benchmarks/index.py [--encoder bundled] [--largest 100000] [--cosine 0.85]
+    python benchmarks/index.py [--encoder bundled] [--largest 200000] [--cosine 0.85]
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import numpy as np
 
 from semroute_classifier.encoders import load_encoder, vectors_of
 from semroute_classifier.encoders.base import unit_rows
-from semroute_classifier.index import GRAPH_FROM, Index
+from semroute_classifier.index import GRAPH_FROM, PRODUCT_FROM, Index
 from semroute_classifier.utterances import load_utterances
 from semroute_service.settings import default_home
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     Search = Callable[[Vectors, int], NDArray[np.int64]]
 
 ROOT = Path(__file__).parents[1]
-SIZES = (1_000, 5_000, 15_000, 30_000, 50_000, 100_000)
+SIZES = (1_000, 3_000, 6_000, 15_000, 50_000, 100_000, 200_000)
 OTHERS_AT = 15_000
 QUANTISERS = ("QT_fp16", "QT_8bit")
 COUNTS = (10, 80)
@@ -120,14 +120,15 @@ def blas(vectors: Vectors) -> Search:
 
 
 def at_size(vectors: Vectors, queries: Vectors) -> dict[str, Any]:
-    """Exact, scan and graph over ``vectors``."""
+    """Exact, and each of our ways over ``vectors``."""
     exact = exact_search(vectors)
     truth = {k: exact(queries, k) for k in COUNTS}
     figures: dict[str, Any] = {"exact": measured(exact, queries, truth)}
-    start = time.perf_counter()
-    scan = Index(vectors)
-    made = time.perf_counter() - start
-    figures["scan"] = measured(rows_of(scan), queries, truth) | {"build_s": round(made, 2)}
+    for name, index_from in (("bytes", len(vectors) + 1), ("product", 0)):
+        start = time.perf_counter()
+        scan = Index.build(vectors, product_from=index_from, graph_from=len(vectors) + 1)
+        made = time.perf_counter() - start
+        figures[name] = measured(rows_of(scan), queries, truth) | {"build_s": round(made, 2)}
     start = time.perf_counter()
     graph = Index.build(
         vectors, lambda done, all: say(f"graph: {done} of {all} linked"), graph_from=0
@@ -152,7 +153,7 @@ def other_ways(vectors: Vectors, queries: Vectors) -> dict[str, Any]:
     """Ways to scan ``vectors``, each without re-ranking but ours."""
     exact = exact_search(vectors)
     truth = {k: exact(queries, k) for k in COUNTS}
-    ways = {"exact": exact, "scan": rows_of(Index(vectors)), "blas": blas(vectors)}
+    ways = {"exact": exact, "bytes": rows_of(Index(vectors)), "blas": blas(vectors)}
     ways |= {name: quantised(vectors, name) for name in QUANTISERS}
     return {name: measured(way, queries, truth) for name, way in ways.items()}
 
@@ -187,6 +188,7 @@ def main() -> None:
         "utterances": len(utterances),
         "queries": len(queries),
         "cosine_of_copies": options.cosine,
+        "product_from": PRODUCT_FROM,
         "graph_from": GRAPH_FROM,
         "machine": f"{platform.machine()}, Python {platform.python_version()}, "
         f"FAISS {faiss.__version__}",

@@ -97,7 +97,7 @@ def test_a_manifest_of_another_shape_is_rebuilt(
     assert_rebuilt(tmp_path, good[1])
 
 
-@pytest.mark.parametrize("name", ["graph.faiss", "graph.sha256"])
+@pytest.mark.parametrize("name", ["index.faiss", "index.sha256"])
 @pytest.mark.parametrize("damage", ["halved", "a bit turned", "missing"])
 def test_a_damaged_graph_is_rebuilt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, damage: str

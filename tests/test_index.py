@@ -14,7 +14,7 @@ import pytest
 
 from semroute_classifier.encoders import HashingEncoder, vectors_of
 from semroute_classifier.encoders.base import unit_rows
-from semroute_classifier.index import GRAPH_FROM, Index
+from semroute_classifier.index import GRAPH_FROM, PRODUCT_FROM, VALUES, Index
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from semroute_classifier.encoders import Vectors
 
 DIMENSION = 64
-GRAPH, DIGEST = "graph.faiss", "graph.sha256"
+KEPT, DIGEST = "index.faiss", "index.sha256"
 
 
 def some_vectors(count: int, seed: int = 0, dimension: int = DIMENSION) -> Vectors:
@@ -60,6 +60,18 @@ def graph(vectors: Vectors) -> Index:
     return Index.build(vectors, graph_from=1_000)
 
 
+@pytest.fixture(scope="module")
+def product(vectors: Vectors) -> Index:
+    return Index.build(vectors, product_from=1_000)
+
+
+@pytest.fixture(scope="module", params=["product", "graph"])
+def made(request: pytest.FixtureRequest) -> Index:
+    """Either kind of index that is kept."""
+    index: Index = request.getfixturevalue(request.param)
+    return index
+
+
 @pytest.mark.parametrize("k", [1, 10, 80])
 def test_a_scan_finds_exactly_the_nearest(vectors: Vectors, queries: Vectors, k: int) -> None:
     similarities, rows = Index(vectors).search(queries, k)
@@ -86,11 +98,28 @@ def test_a_graph_finds_nearly_all_of_the_nearest(
     assert recall(rows, exact(vectors, queries, k)[1]) >= 0.99
 
 
-@pytest.mark.parametrize("linked", [False, True])
-def test_similarities_are_of_the_vectors_and_not_of_their_codes(
-    vectors: Vectors, queries: Vectors, graph: Index, linked: bool
+@pytest.mark.parametrize(("k", "least"), [(1, 0.99), (10, 0.99), (80, 0.9)])
+def test_product_codes_find_nearly_all_of_the_nearest(
+    vectors: Vectors, product: Index, queries: Vectors, k: int, least: float
 ) -> None:
-    similarities, rows = (graph if linked else Index(vectors)).search(queries, 10)
+    assert recall(product.search(queries, k)[1], exact(vectors, queries, k)[1]) >= least
+
+
+def test_vectors_that_product_codes_cannot_part_are_scanned_by_bytes(tmp_path: Path) -> None:
+    """Values that do not come in fours have no such codes."""
+    odd = some_vectors(500, dimension=30)
+    index = Index.build(odd, product_from=100)
+    index.save(tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert index.search(odd[:50], 1)[1][:, 0].tolist() == list(range(50))
+
+
+@pytest.mark.parametrize("kind", ["bytes", "product", "graph"])
+def test_similarities_are_of_the_vectors_and_not_of_their_codes(
+    request: pytest.FixtureRequest, vectors: Vectors, queries: Vectors, kind: str
+) -> None:
+    index = Index(vectors) if kind == "bytes" else request.getfixturevalue(kind)
+    similarities, rows = index.search(queries, 10)
     expected = np.einsum("qd,qkd->qk", queries, vectors[rows])
     np.testing.assert_allclose(similarities, expected, atol=1e-6)
     assert (np.diff(similarities, axis=1) <= 0).all()
@@ -176,7 +205,7 @@ def test_the_same_vectors_make_the_same_graph(
         pool.submit(
             lambda: Index.build(vectors, graph_from=1_000).save(tmp_path / "other")
         ).result()
-    one, other = ((tmp_path / name / GRAPH).read_bytes() for name in ("one", "other"))
+    one, other = ((tmp_path / name / KEPT).read_bytes() for name in ("one", "other"))
     assert one == other
 
 
@@ -192,10 +221,10 @@ def test_a_search_uses_one_thread_whoever_asks(vectors: Vectors, queries: Vector
         assert pool.submit(threads).result() == 1
 
 
-def test_many_threads_get_the_answers_of_one(queries: Vectors, graph: Index) -> None:
-    alone = graph.search(queries, 10)[1].tolist()
+def test_many_threads_get_the_answers_of_one(queries: Vectors, made: Index) -> None:
+    alone = made.search(queries, 10)[1].tolist()
     with ThreadPoolExecutor(4) as pool:
-        found = pool.map(lambda _: graph.search(queries, 10)[1].tolist(), range(20))
+        found = pool.map(lambda _: made.search(queries, 10)[1].tolist(), range(20))
         assert all(rows == alone for rows in found)
 
 
@@ -210,16 +239,16 @@ def test_a_small_index_keeps_nothing_and_is_loaded_all_the_same(
     assert loaded.search(queries, 10)[1].tolist() == index.search(queries, 10)[1].tolist()
 
 
-def test_a_kept_graph_gives_the_same_answers(
-    vectors: Vectors, queries: Vectors, graph: Index, tmp_path: Path
+def test_a_kept_index_gives_the_same_answers(
+    vectors: Vectors, queries: Vectors, made: Index, tmp_path: Path
 ) -> None:
-    graph.save(tmp_path)
+    made.save(tmp_path)
     loaded = Index.load(tmp_path, vectors)
     assert loaded is not None
     for k in (1, 10, 80):
-        kept, made = loaded.search(queries, k), graph.search(queries, k)
-        assert kept[0].tolist() == made[0].tolist()
-        assert kept[1].tolist() == made[1].tolist()
+        kept, first = loaded.search(queries, k), made.search(queries, k)
+        assert kept[0].tolist() == first[0].tolist()
+        assert kept[1].tolist() == first[1].tolist()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's list of a process's mappings")
@@ -229,15 +258,16 @@ def test_a_loaded_graph_is_mapped_and_so_shared(
     graph.save(tmp_path)
     loaded = Index.load(tmp_path, vectors)
     assert loaded is not None
-    assert str(tmp_path / GRAPH) in Path("/proc/self/maps").read_text()
+    assert str(tmp_path / KEPT) in Path("/proc/self/maps").read_text()
 
 
-def test_a_large_index_without_its_graph_is_to_be_built(tmp_path: Path) -> None:
+def test_a_large_index_of_which_nothing_is_kept_is_to_be_built(tmp_path: Path) -> None:
     assert Index.load(tmp_path, np.ones((GRAPH_FROM, 1), dtype=np.float32)) is None
+    assert Index.load(tmp_path, np.ones((PRODUCT_FROM, VALUES), dtype=np.float32)) is None
 
 
 def damage(folder: Path, how: str) -> None:
-    graph = folder / GRAPH
+    graph = folder / KEPT
     content = bytearray(graph.read_bytes())
     if how == "cut short":
         graph.write_bytes(content[: len(content) // 2])
@@ -261,25 +291,25 @@ def damage(folder: Path, how: str) -> None:
     "how",
     ["cut short", "empty", "a byte changed", "zeros", "no digest", "digest not text", "a folder"],
 )
-def test_a_damaged_graph_is_to_be_built(
-    vectors: Vectors, graph: Index, tmp_path: Path, how: str
+def test_a_damaged_index_is_to_be_built(
+    vectors: Vectors, made: Index, tmp_path: Path, how: str
 ) -> None:
-    graph.save(tmp_path)
+    made.save(tmp_path)
     damage(tmp_path, how)
     assert Index.load(tmp_path, vectors) is None
 
 
-def test_a_graph_of_other_vectors_is_to_be_built(
-    vectors: Vectors, graph: Index, tmp_path: Path
+def test_an_index_of_other_vectors_is_to_be_built(
+    vectors: Vectors, made: Index, tmp_path: Path
 ) -> None:
-    graph.save(tmp_path)
+    made.save(tmp_path)
     for other in (vectors[:-1], vectors[:, :-1], vectors[::-1], some_vectors(5_000, seed=2)):
         assert Index.load(tmp_path, other) is None
 
 
-def test_a_graph_that_cannot_be_written_is_an_oserror(graph: Index, tmp_path: Path) -> None:
+def test_an_index_that_cannot_be_written_is_an_oserror(made: Index, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="missing"):
-        graph.save(tmp_path / "missing")
+        made.save(tmp_path / "missing")
 
 
 def test_building_a_graph_says_how_far_it_is(vectors: Vectors) -> None:
@@ -290,12 +320,12 @@ def test_building_a_graph_says_how_far_it_is(vectors: Vectors) -> None:
     assert len(said) > 1
 
 
-def test_another_process_gives_the_same_answers_from_the_kept_graph(
-    vectors: Vectors, queries: Vectors, graph: Index, tmp_path: Path
+def test_another_process_gives_the_same_answers_from_the_kept_index(
+    vectors: Vectors, queries: Vectors, made: Index, tmp_path: Path
 ) -> None:
     np.save(tmp_path / "vectors.npy", vectors)
     np.save(tmp_path / "queries.npy", queries)
-    graph.save(tmp_path)
+    made.save(tmp_path)
     script = (
         "import numpy as np\n"
         "from pathlib import Path\n"
@@ -306,4 +336,4 @@ def test_another_process_gives_the_same_answers_from_the_kept_graph(
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
-    assert done.stdout.strip() == str(graph.search(queries, 10)[1].tolist()), done.stderr
+    assert done.stdout.strip() == str(made.search(queries, 10)[1].tolist()), done.stderr

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int], None]
 
-_FORMAT = 4
+_FORMAT = 5
 _CHUNK = 32
 _VECTORS = "vectors.npy"
 

@@ -5,7 +5,6 @@ A short follow-up that says little alone is read together with the user's turn b
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from semroute_classifier.artifacts import load_or_build
 from semroute_classifier.encoders.engine import OnnxEncoder
 from semroute_classifier.encoders.static import distil, load_static
 from semroute_classifier.judging import Judge
-from semroute_classifier.reading import Reader, Reading
+from semroute_classifier.reading import Reader
 from semroute_classifier.utterances import NONE
 from semroute_classifier.verdict import Basis, Classification, Match, Stage
 
@@ -137,7 +136,7 @@ class Classifier:
         verdict = self._static.judge([reading], states, max(1, evidence), Stage.STATIC)[0]
         if not self.gate.opens(verdict) or self._needs_context(turn, verdict):
             return None
-        return replace(verdict, cut=reading.cut, matches=verdict.matches[:evidence])
+        return verdict if evidence else replace(verdict, matches=())
 
     def embed(self, texts: Sequence[str]) -> States:
         """One encoder pass a text: shape (texts, width). Blocks."""
@@ -147,23 +146,12 @@ class Classifier:
         self, texts: Sequence[str], states: States, evidence: int = 5
     ) -> list[Classification]:
         """The full encoder's verdict on ``texts``, whose states ``embed`` gave."""
-        return self._judge([self._reader.read(text) for text in texts], states, evidence)
+        return self._full.judge([self._reader.read(text) for text in texts], states, evidence)
 
     def _alone(self, turns: Sequence[Turn], evidence: int) -> list[Classification]:
         readings = [self._reader.read(turn.text) for turn in turns]
         states = self.encoder.encode([reading.text for reading in readings])
-        return self._judge(readings, states, evidence)
-
-    def _judge(
-        self, readings: Sequence[Reading], states: States, evidence: int
-    ) -> list[Classification]:
-        start = time.perf_counter()
-        verdicts = self._full.judge(readings, states, evidence)
-        seconds = time.perf_counter() - start
-        return [
-            replace(verdict, cut=reading.cut, search_seconds=seconds)
-            for verdict, reading in zip(verdicts, readings, strict=True)
-        ]
+        return self._full.judge(readings, states, evidence)
 
     @staticmethod
     def _needs_context(turn: Turn, verdict: Classification | None) -> bool:

@@ -31,6 +31,7 @@ SURFACE = 9
 """How many surface features there are; the last columns of ``Inputs.dense``."""
 _ROUNDING = 1e-4
 """A spread that is none: equal values have one of this order after rounding."""
+_SIGN = re.compile(r"[^\w\s]|_")
 _SENTENCE_END = re.compile(r"[.!?。！？](?:\s|$)")
 
 
@@ -104,7 +105,7 @@ class Features:
         The mean of all texts says nothing of any one of them.
         """
         moved = states - self.center
-        lengths = np.linalg.norm(moved, axis=1, keepdims=True)
+        lengths = np.sqrt(np.einsum("ij,ij->i", moved, moved))[:, None]
         moved /= np.where(lengths > 0, lengths, 1)
         scaled = (surface - self.surface_center) * self.surface_scale
         # An odd text, such as a word of 500 letters, must not outshout its states.
@@ -132,7 +133,6 @@ def _surface_of(text: str) -> tuple[float, ...]:
     words = text.split()
     letters = max(1, len(text))
     digits = sum(map(str.isdigit, text))
-    signs = sum(not (c.isalnum() or c.isspace()) for c in text)
     return (
         np.log1p(len(words)),
         np.log1p(len(text)),
@@ -142,5 +142,5 @@ def _surface_of(text: str) -> tuple[float, ...]:
         digits / letters,
         np.log1p(text.count(",") + text.count(";")),
         np.log1p(len(_SENTENCE_END.findall(text))),
-        signs / letters,
+        len(_SIGN.findall(text)) / letters,
     )

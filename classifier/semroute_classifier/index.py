@@ -1,13 +1,16 @@
 """Nearest neighbours by cosine similarity. The one place that knows FAISS.
 
-Every vector has a code: its values as bytes. A search takes a few more candidates by their codes
-than it was asked for, and ranks these by their vectors; so the similarities are exact, and only
-which rows are candidates rests on the codes. Candidates come from a scan of all codes or, in a
-large index, from an HNSW graph over them. Figures: benchmarks/index.py.
+Every vector has a code. A search takes more candidates by their codes than it was asked for, and
+ranks these by their vectors; so the similarities are exact, and only which rows are candidates
+rests on the codes. There are three ways to find candidates, for three sizes:
 
-The same vectors always give the same answers. A graph is built by one thread, in the rows' order;
-codes are small integers, whose products a float holds exactly, so one release of FAISS builds the
-same graph on any machine. Another release may build another, and a kept graph outlives that.
+- bytes: the codes are the values in a byte each, and all are scanned
+- product: half a byte for every four values (product quantisation), scanned in registers
+- graph: an HNSW graph over the bytes, which is all that does not grow with the index
+
+Figures: benchmarks/index.py. The same vectors always give the same answers: product and graph are
+made by one thread from a fixed seed, in the rows' order, and are kept, so that another release of
+FAISS, which may make others, changes nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,13 +32,16 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int], None]
 
-GRAPH_FROM = 50_000
-"""Vectors from which ``build`` makes a graph. Measured, k of 80, 384 values, one query at a time on
-one thread, scan against graph: at 15,000 0.20 ms to 0.23, at 30,000 0.32 to 0.35, at 50,000 0.54
-to 0.35. With k of 10 they cross at the same size. A scan finds all, so a draw goes to it."""
+PRODUCT_FROM, GRAPH_FROM = 6_000, 200_000
+"""Vectors from which ``build`` makes product codes, and a graph. Measured, k of 10, 384 values, one
+query at a time on one thread, in ms for bytes, product, graph: TABLE."""
+VALUES = 4
+"""Of a vector that share half a byte."""
 SPARE = 48
 """Candidates beyond those asked for. 16 were enough to find all of the nearest 10 and 80 at every
 size up to 100,000; 48 lose hardly any where one value of each vector outweighs all others."""
+SPARE_OF_PRODUCT = 192
+"""The same for product codes, which are coarser."""
 LINKS = 32
 EFFORT_TO_BUILD = 200
 EFFORT_TO_SEARCH = 192
@@ -46,8 +53,8 @@ _untyped: Any = faiss  # its stubs lack what HNSW takes
 _CODE = faiss.ScalarQuantizer.QT_8bit_direct_signed
 _LARGEST = 127
 _CHUNK = 2_000
-_GRAPH = "graph.faiss"
-_DIGEST = "graph.sha256"
+_KEPT = "index.faiss"
+_DIGEST = "index.sha256"
 
 
 class Index:
@@ -56,60 +63,73 @@ class Index:
     Immutable once made; any number of threads may search it.
     """
 
-    def __init__(self, vectors: Vectors, _graph: Any = None) -> None:
-        """Index ``vectors``, shape (n, dimension), n at least 1, for a scan.
+    def __init__(self, vectors: Vectors, _made: Any = None) -> None:
+        """Index ``vectors``, shape (n, dimension), n at least 1, by bytes.
 
         They are kept, not copied, where they are contiguous; the codes are a quarter of their size.
         """
         self._vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        self._graph = _graph
-        if _graph is not None:
-            self._codes = faiss.downcast_index(_graph.storage)
-            return
-        self._codes = faiss.IndexScalarQuantizer(
-            vectors.shape[1], _CODE, faiss.METRIC_INNER_PRODUCT
-        )
-        _add(self._codes, self._vectors)
+        self._made = _made
+        self._product = isinstance(_made, faiss.IndexPQFastScan)
+        self._graph = _made if isinstance(_made, faiss.IndexHNSW) else None
+        if self._graph is not None:
+            self._codes = faiss.downcast_index(self._graph.storage)
+        elif self._product:
+            self._codes = _made
+        else:
+            self._codes = faiss.IndexScalarQuantizer(
+                vectors.shape[1], _CODE, faiss.METRIC_INNER_PRODUCT
+            )
+            _add(self._codes, self._vectors)
 
     @classmethod
     def build(
-        cls, vectors: Vectors, progress: Progress | None = None, *, graph_from: int = GRAPH_FROM
+        cls,
+        vectors: Vectors,
+        progress: Progress | None = None,
+        *,
+        product_from: int = PRODUCT_FROM,
+        graph_from: int = GRAPH_FROM,
     ) -> Index:
-        """Index ``vectors``; from so many on with a graph, which takes seconds to minutes.
+        """Index ``vectors``, each way from so many on; product codes take a second or two, a graph
+        up to minutes.
 
         ``progress`` is called with (done, total) vectors while a graph is built.
         """
-        if len(vectors) < graph_from:
-            return cls(vectors)
-        graph = _untyped.IndexHNSWSQ(vectors.shape[1], _CODE, LINKS, faiss.METRIC_INNER_PRODUCT)
-        graph.hnsw.efConstruction = EFFORT_TO_BUILD
-        _add(graph, vectors, progress)
-        return cls(vectors, graph)
+        if len(vectors) >= graph_from:
+            graph = _untyped.IndexHNSWSQ(vectors.shape[1], _CODE, LINKS, faiss.METRIC_INNER_PRODUCT)
+            graph.hnsw.efConstruction = EFFORT_TO_BUILD
+            _add(graph, vectors, progress)
+            return cls(vectors, graph)
+        if len(vectors) >= product_from and _has_product(vectors):
+            return cls(vectors, _product_codes(vectors))
+        return cls(vectors)
 
     def save(self, folder: Path) -> None:
-        """Keep in ``folder`` what takes long to build: the graph. A scan keeps nothing.
+        """Keep in ``folder`` what takes a while to make: product codes or the graph.
 
         Raises ``OSError`` where the folder cannot be written.
         """
-        if self._graph is None:
+        if self._made is None:
             return
-        path = folder / _GRAPH
+        path = folder / _KEPT
         try:
-            faiss.write_index(self._graph, str(path))
+            faiss.write_index(self._made, str(path))
         except RuntimeError as error:  # what FAISS calls a full disk
             raise OSError(f"{path} could not be written: {error}") from error
         (folder / _DIGEST).write_text(_digest(path, self._vectors))
 
     @classmethod
     def load(cls, folder: Path, vectors: Vectors) -> Index | None:
-        """The index over ``vectors`` that ``save`` kept; the graph is mapped, so workers share it.
+        """The index over ``vectors`` that ``save`` kept; a graph is mapped, so workers share it.
 
-        None where it must be built: a graph is missing or damaged, or was made from other vectors
-        or in another way.
+        None where it must be built: what was kept is missing or damaged, or was made from other
+        vectors or in another way.
         """
-        path = folder / _GRAPH
+        path = folder / _KEPT
         if not path.exists():
-            return cls(vectors) if len(vectors) < GRAPH_FROM else None
+            bounds = (GRAPH_FROM, PRODUCT_FROM) if _has_product(vectors) else (GRAPH_FROM,)
+            return cls(vectors) if len(vectors) < min(bounds) else None
         try:
             # FAISS trusts the links that it reads; a damaged one would lead out of the memory.
             if (folder / _DIGEST).read_text() != _digest(path, vectors):
@@ -139,6 +159,11 @@ class Index:
         # The count is the calling thread's own. A search is microseconds of work, and a pool of
         # threads for it would only disturb the encoder.
         faiss.omp_set_num_threads(1)
+        if self._product:
+            near: NDArray[np.int64] = self._codes.search(
+                queries, min(k + SPARE_OF_PRODUCT, len(self))
+            )[1]
+            return near
         largest = np.abs(queries).max(axis=1, keepdims=True)
         codes = _codes(queries, np.maximum(largest, 1e-9))
         count = min(k + SPARE, len(self))
@@ -162,6 +187,21 @@ class Index:
         return similarities[order], rows[order]
 
 
+def _has_product(vectors: Vectors) -> bool:
+    return bool(vectors.shape[1] % VALUES == 0)
+
+
+def _product_codes(vectors: Vectors) -> Any:
+    """Product codes of ``vectors``, learned from some thousands of them."""
+    faiss.omp_set_num_threads(1)
+    width = vectors.shape[1]
+    made = faiss.IndexPQFastScan(width, width // VALUES, 4, faiss.METRIC_INNER_PRODUCT)
+    with threadpool_limits(1, user_api="blas"):  # more threads may add in another order
+        made.train(vectors)
+    made.add(vectors)
+    return made
+
+
 def _codes(vectors: Vectors, largest: NDArray[np.float32] | float) -> NDArray[np.float32]:
     """``vectors`` in whole numbers that a byte holds, where ``largest`` is their largest value.
 
@@ -181,11 +221,11 @@ def _add(index: Any, vectors: Vectors, progress: Progress | None = None) -> None
             progress(start + len(chunk), len(vectors))
 
 
-def _digest(graph: Path, vectors: Vectors) -> str:
-    """Of a graph's file, the vectors that it is of, and the way in which it was made."""
-    made = f"{LINKS} {EFFORT_TO_BUILD} {vectors.dtype} {vectors.shape}"
+def _digest(kept: Path, vectors: Vectors) -> str:
+    """Of the file that is kept, the vectors that it is of, and the way in which it was made."""
+    made = f"{VALUES} {LINKS} {EFFORT_TO_BUILD} {vectors.dtype} {vectors.shape}"
     digest = hashlib.sha256(made.encode())
     digest.update(np.ascontiguousarray(vectors).data)
-    with graph.open("rb") as file:
+    with kept.open("rb") as file:
         digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -10,6 +10,7 @@ scale.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,7 @@ from semroute_classifier.confidence import Confidence
 from semroute_classifier.encoders import vectors_of
 from semroute_classifier.index import Index
 from semroute_classifier.utterances import Tier
-from semroute_classifier.verdict import Basis, Classification, Match, Stage
+from semroute_classifier.verdict import MOST_ODDS, Basis, Classification, Match, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +56,7 @@ class Judge:
         self._label_of = np.array([number[u.task] for u in utterances.utterances])
         self._tier_of = np.array([u.tier or 0 for u in utterances.utterances])
         self._tiered = {u.task for u in utterances.utterances if u.tier}
-        self._least = np.array([utterances.min_confidence.get(t, 0.0) for t in utterances.tasks])
+        self._least = [utterances.min_confidence.get(task, 0.0) for task in utterances.tasks]
         self.confidence = Confidence.measured(artifact.held_out, self._tasks, loss)
         # Where too little was held out to measure, nearness alone tells what is out of scope.
         self.least_similarity = 0.0 if self.confidence.threshold else self._measure_nearness(loss)
@@ -72,6 +73,7 @@ class Judge:
         self, readings: Sequence[Reading], states: States, evidence: int, stage: Stage = Stage.FULL
     ) -> list[Classification]:
         """The verdict on each reading, ``states`` of shape (readings, width)."""
+        start = time.perf_counter()
         vectors = np.ascontiguousarray(vectors_of(states, self.encoder))
         heads = self.artifact.heads
         near = max(1, evidence) if heads else max(NEIGHBOURS, evidence)
@@ -80,9 +82,18 @@ class Judge:
             task_odds, tier_odds = heads.odds(states, [reading.text for reading in readings])
         else:
             task_odds, tier_odds = self._votes(similarities, rows)
+        seconds = time.perf_counter() - start
         return [
-            self._verdict(task_odds[i], tier_odds[i], similarities[i], rows[i], evidence, stage)
-            for i in range(len(readings))
+            self._verdict(
+                task_odds[i],
+                tier_odds[i],
+                float(similarities[i, 0]),
+                matches=self._matches(similarities[i, :evidence], rows[i, :evidence]),
+                stage=stage,
+                cut=reading.cut,
+                seconds=seconds,
+            )
+            for i, reading in enumerate(readings)
         ]
 
     def _votes(
@@ -99,41 +110,55 @@ class Judge:
         self,
         task_odds: NDArray[np.float64],
         tier_odds: NDArray[np.float64],
-        similarities: NDArray[np.float32],
-        rows: NDArray[np.int64],
-        evidence: int,
+        nearest: float,
+        *,
+        matches: tuple[Match, ...],
         stage: Stage,
+        cut: bool,
+        seconds: float,
     ) -> Classification:
-        tasks = task_odds[: self._tasks]
-        order = np.argsort(-tasks, kind="stable")
-        first = int(order[0])
+        """What the odds and the similarity of the nearest utterance come to.
+
+        In plain numbers: numpy's toll on each of a few would be the larger part of it.
+        """
+        odds: list[float] = task_odds.tolist()
+        likeliest: list[int] = np.argsort(-task_odds, kind="stable").tolist()
+        tasks = [label for label in likeliest[:3] if label < self._tasks]
+        first = tasks[0]
         best = self._labels[first]
-        has_second = len(order) > 1 and tasks[order[1]] > 0
-        sure = self.confidence.of_one(float(tasks[first]), float(similarities[0]))
-        matched = bool(
-            self._in_scope(task_odds[None])[0]
+        second = odds[tasks[1]] if len(tasks) > 1 else 0.0
+        sure = self.confidence.of_one(odds[first], nearest)
+        matched = (
+            odds[first] >= sum(odds[self._tasks :])
             and sure >= max(self.confidence.threshold, self._least[first])
-            and similarities[0] >= self.least_similarity
+            and nearest >= self.least_similarity
         )
         has_tier = best in self._tiered and tier_odds.any()
         best_tier = Tier(int(tier_odds.argmax()) + 1) if has_tier else None
-        likeliest = np.argsort(-task_odds, kind="stable").tolist()
-        shares = task_odds.tolist()
         return Classification(
             task=best if matched else None,
             tier=best_tier if matched else None,
             confidence=sure,
             basis=Basis.MATCHED if matched else Basis.DEFAULTED,
-            matches=tuple(
-                Match(self.utterances.utterances[row], float(min(similarity, 1.0)))
-                for similarity, row in zip(similarities[:evidence], rows[:evidence], strict=True)
-            ),
-            runner_up=self._labels[order[1]] if has_second else None,
-            margin=float(tasks[first] - (tasks[order[1]] if has_second else 0.0)),
+            runner_up=self._labels[tasks[1]] if second > 0 else None,
+            margin=odds[first] - second,
             best_task=best,
             best_tier=best_tier,
-            odds=tuple([(self._labels[i], shares[i]) for i in likeliest]),
+            odds=tuple([(self._labels[i], odds[i]) for i in likeliest[:MOST_ODDS]]),
+            matches=matches,
             stage=stage,
+            cut=cut,
+            search_seconds=seconds,
+        )
+
+    def _matches(
+        self, similarities: NDArray[np.float32], rows: NDArray[np.int64]
+    ) -> tuple[Match, ...]:
+        return tuple(
+            [
+                Match(self.utterances.utterances[row], min(similarity, 1.0))
+                for similarity, row in zip(similarities.tolist(), rows.tolist(), strict=True)
+            ]
         )
 
     def _in_scope(self, task_odds: NDArray[np.float64]) -> NDArray[np.bool_]:

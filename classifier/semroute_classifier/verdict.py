@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from semroute_classifier.utterances import Tier, Utterance
 
 
+MOST_ODDS = 10
+"""The labels whose odds a verdict tells, the likeliest ones."""
+
+
 class Basis(enum.Enum):
     """What a classification rests on."""
 
@@ -39,10 +43,11 @@ class Classification:
     ``task`` and ``tier`` are None where the basis is DEFAULTED. ``best_task`` and ``best_tier``
     are what they would have been, for evaluation. ``confidence`` is that the best task is right, so
     it is low where the query was defaulted; ``margin`` is how much likelier the best task is than
-    the runner-up; both lie in [0, 1]. ``odds`` has every label's probability, likeliest first,
-    ``none`` among them where the set has it. ``matches`` are nearest first. ``cut``: the query was
-    too long to be read whole. ``in_context``: it was read together with the turn before.
-    ``search_seconds`` is how long it took to judge the batch that it was in, embedding apart.
+    the runner-up; both lie in [0, 1]. ``odds`` has the probabilities of the ``MOST_ODDS`` likeliest
+    labels, likeliest first, ``none`` being a label where the set has it. ``matches`` are nearest
+    first. ``cut``: the query was too long to be read whole. ``in_context``: it was read together
+    with the turn before. ``search_seconds`` is how long it took to search and weigh the batch that
+    it was in.
     """
 
     task: str | None

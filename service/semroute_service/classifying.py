@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from semroute_classifier.batcher import Batcher, QueueFullError
+from semroute_classifier.batcher import MAX_BATCH, Batcher, QueueFullError
 from semroute_classifier.classifier import Classification, Classifier, Turn
 from semroute_classifier.encoders import (
     EncoderUnavailableError,
+    RemoteEncoder,
     RemoteModel,
     load_encoder,
     vectors_of,
@@ -38,6 +39,8 @@ AT_ONCE = 4
 """So many turns may be judged by the static encoder on the event loop; more would hold it up."""
 SHORT = 2_000
 """Characters of a turn that is read on the event loop; a megabyte takes tens of milliseconds."""
+REMOTE_BATCH = 32
+"""Turns that share a request to a remote encoder, which a small batch would cost more of."""
 _log = logging.getLogger(__name__)
 _Embedded: TypeAlias = "NDArray[np.float32]"
 _Answer = TypeVar("_Answer")
@@ -57,7 +60,10 @@ class ReadyClassifier:
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
-        self._batcher: Batcher[Asked | str, Classification | _Embedded] = Batcher(self._run)
+        is_remote = isinstance(classifier.encoder, RemoteEncoder)
+        self._batcher: Batcher[Asked | str, Classification | _Embedded] = Batcher(
+            self._run, max_batch=REMOTE_BATCH if is_remote else MAX_BATCH
+        )
         self._recent: OrderedDict[bytes, Classification] = OrderedDict()
 
     async def classify(self, asked: Sequence[Asked]) -> list[Classification]:
@@ -122,12 +128,13 @@ class ReadyClassifier:
 
     def _recall(self, key: bytes) -> Classification | None:
         verdict = self._recent.get(key)
-        if verdict is not None:
-            self._recent.move_to_end(key)
-        return verdict
+        if verdict is None:
+            return None
+        self._recent.move_to_end(key)
+        return replace(verdict, search_seconds=0.0)
 
     def _remember(self, key: bytes, verdict: Classification) -> None:
-        self._recent[key] = replace(verdict, search_seconds=0.0)
+        self._recent[key] = verdict
         if len(self._recent) > RECENT:
             self._recent.popitem(last=False)
 

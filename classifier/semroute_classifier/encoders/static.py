@@ -50,7 +50,7 @@ class StaticEncoder:
         self.fingerprint = f"{manifest['source']}-static{FORMAT}"
         self.dimension = self.width = int(table.shape[1])
         self.window = int(manifest["window"])
-        self._table = table
+        self._table = np.asarray(table)  # mapped still, without the toll of a memmap's indexing
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()

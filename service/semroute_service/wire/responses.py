@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from google.protobuf.duration_pb2 import Duration
@@ -32,7 +31,6 @@ _TIERS = {
 }
 _BASES = {Basis.MATCHED: pb.BASIS_MATCHED, Basis.DEFAULTED: pb.BASIS_DEFAULTED}
 _STAGES = {Stage.FULL: pb.STAGE_FULL, Stage.STATIC: pb.STAGE_STATIC}
-MOST_ODDS = 10
 _OUTCOMES = {
     Outcome.SUCCEEDED: pb.ATTEMPT_OUTCOME_SUCCEEDED,
     Outcome.FAILED: pb.ATTEMPT_OUTCOME_FAILED,
@@ -148,7 +146,7 @@ def _classification(verdict: Classification) -> pb.Classification:
         stage=_STAGES[verdict.stage],
         cut=verdict.cut,
         in_context=verdict.in_context,
-        odds=[pb.TaskOdds(task=task, probability=p) for task, p in verdict.odds[:MOST_ODDS]],
+        odds=[pb.TaskOdds(task=task, probability=p) for task, p in verdict.odds],
     )
 
 
@@ -230,9 +228,8 @@ def _elapsed(elapsed: Elapsed) -> pb.Elapsed:
 
 
 def _duration(seconds: float) -> Duration:
-    duration = Duration()
-    duration.FromTimedelta(timedelta(seconds=seconds))
-    return duration
+    whole = int(seconds)
+    return Duration(seconds=whole, nanos=int((seconds - whole) * 1e9))
 
 
 def _timestamp(moment: datetime) -> Timestamp:
