@@ -253,22 +253,20 @@ def _is_branch(part: str | int) -> bool:
 
 
 def _known_keys(model: type[BaseModel], key: Key) -> list[str]:
-    """The keys that ``model`` allows at ``key``."""
+    """The keys that ``model`` allows at ``key``, whose parts are fields, and the names or numbers
+    of what dicts and lists hold."""
+    is_field = True
     for part in key:
-        found = _nested(model, part)
+        if not is_field:  # a name or a number, whatever it is called; its value follows
+            is_field = True
+            continue
+        fields = {info.alias or name: info for name, info in model.model_fields.items()}
+        found = _model_in(fields[str(part)].annotation) if str(part) in fields else None
         if found is None:
             return []
+        is_field = getattr(fields[str(part)].annotation, "__origin__", None) not in {dict, list}
         model = found
     return [info.alias or name for name, info in model.model_fields.items()]
-
-
-def _nested(model: type[BaseModel], part: str | int) -> type[BaseModel] | None:
-    """The model below ``part``; a name or number below a dict or list leads to its values."""
-    names = {info.alias or name: info for name, info in model.model_fields.items()}
-    info = names.get(str(part))
-    if info is None:
-        return model
-    return _model_in(info.annotation)
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

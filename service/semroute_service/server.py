@@ -18,17 +18,17 @@ from semroute_classifier.utterances import load_utterances
 from semroute_service import wire
 from semroute_service.backends import BackendPool
 from semroute_service.classifying import ClassifierPool
-from semroute_service.errors import InvalidRequestError, NotReadyError, SemrouteError
+from semroute_service.errors import NotReadyError
 from semroute_service.ledger import Ledger
 from semroute_service.profile import ProfileStore, load_profiles
+from semroute_service.profile_servicer import ProfileServicer
 from semroute_service.router import Router
+from semroute_service.router_servicer import RouterServicer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from semroute_service.decision import Decision
-    from semroute_service.router import Ask
     from semroute_service.settings import Settings
 
 _Request = TypeVar("_Request")
@@ -96,8 +96,8 @@ class Server:
             _open_ledger(settings.home),
         )
         self._ready = asyncio.get_running_loop().create_future()
-        router_pb2_grpc.add_RouterServiceServicer_to_server(_RouterServicer(self), self._grpc)
-        profile_pb2_grpc.add_ProfileServiceServicer_to_server(_ProfileServicer(self), self._grpc)
+        router_pb2_grpc.add_RouterServiceServicer_to_server(RouterServicer(self), self._grpc)
+        profile_pb2_grpc.add_ProfileServiceServicer_to_server(ProfileServicer(self), self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._grpc)
@@ -180,119 +180,9 @@ class Server:
             await self._health.set(name, status)
 
 
-class _RouterServicer(router_pb2_grpc.RouterServiceServicer):
-    def __init__(self, server: Server) -> None:
-        self._server = server
-
-    async def Decide(
-        self, request: pb.DecideRequest, context: Context[pb.DecideRequest, pb.DecideResponse]
-    ) -> pb.DecideResponse:
-        async with self._server.answering(context):
-            ask = wire.read_decide(request)
-            router = await self._server.ready()
-            return pb.DecideResponse(decision=wire.write_decision(await router.decide(ask)))
-        raise AssertionError
-
-    async def BatchDecide(
-        self,
-        request: pb.BatchDecideRequest,
-        context: Context[pb.BatchDecideRequest, pb.BatchDecideResponse],
-    ) -> pb.BatchDecideResponse:
-        async with self._server.answering(context):
-            if len(request.requests) > wire.MAX_BATCH:
-                what = f"holds {len(request.requests)}; at most {wire.MAX_BATCH} at a time"
-                raise InvalidRequestError(("requests", what))
-            asks = [_read(item) for item in request.requests]
-            router = await self._server.ready()
-            good = [ask for ask in asks if not isinstance(ask, SemrouteError)]
-            decided = iter(await router.decide_many(good))
-            results = [a if isinstance(a, SemrouteError) else next(decided) for a in asks]
-            return pb.BatchDecideResponse(results=[_result(result) for result in results])
-        raise AssertionError
-
-    async def Complete(
-        self,
-        request: pb.CompleteRequest,
-        context: Context[pb.CompleteRequest, pb.CompleteResponse],
-    ) -> AsyncIterator[pb.CompleteResponse]:
-        async with self._server.answering(context):
-            ask = wire.read_complete(request)
-            router = await self._server.ready()
-            async with contextlib.aclosing(router.complete(ask)) as events:
-                async for event in events:
-                    yield wire.write_event(event)
-
-    async def Embed(
-        self, request: pb.EmbedRequest, context: Context[pb.EmbedRequest, pb.EmbedResponse]
-    ) -> pb.EmbedResponse:
-        async with self._server.answering(context):
-            texts = wire.read_embed(request)
-            router = await self._server.ready()
-            return wire.write_embeddings(*await router.embed(texts, request.profile))
-        raise AssertionError
-
-
-class _ProfileServicer(profile_pb2_grpc.ProfileServiceServicer):
-    def __init__(self, server: Server) -> None:
-        self._server = server
-
-    async def ListProfiles(
-        self,
-        request: profile_pb2.ListProfilesRequest,
-        context: Context[profile_pb2.ListProfilesRequest, profile_pb2.ListProfilesResponse],
-    ) -> profile_pb2.ListProfilesResponse:
-        async with self._server.answering(context):
-            store = (await self._server.ready()).profiles
-            summaries = [wire.write_summary(profile, store.active) for profile in store.all()]
-            return profile_pb2.ListProfilesResponse(profiles=summaries)
-        raise AssertionError
-
-    async def GetProfile(
-        self,
-        request: profile_pb2.GetProfileRequest,
-        context: Context[profile_pb2.GetProfileRequest, profile_pb2.GetProfileResponse],
-    ) -> profile_pb2.GetProfileResponse:
-        async with self._server.answering(context):
-            store = (await self._server.ready()).profiles
-            profile = wire.write_profile(store.get(request.name), store.active)
-            return profile_pb2.GetProfileResponse(profile=profile)
-        raise AssertionError
-
-    async def ActivateProfile(
-        self,
-        request: profile_pb2.ActivateProfileRequest,
-        context: Context[profile_pb2.ActivateProfileRequest, profile_pb2.ActivateProfileResponse],
-    ) -> profile_pb2.ActivateProfileResponse:
-        async with self._server.answering(context):
-            if not request.name:
-                raise InvalidRequestError(("name", "is empty; name the profile to activate"))
-            router = await self._server.ready()
-            previous = router.profiles.active.name
-            await router.activate(request.name)
-            active = router.profiles.active
-            _log.info("profile %s is active; it was %s", active.name, previous)
-            return profile_pb2.ActivateProfileResponse(
-                active=wire.write_summary(active, active), previous=previous
-            )
-        raise AssertionError
-
-
 def _open_ledger(home: Path | None) -> Ledger:
     path = home / "ledger.sqlite3" if home else None
     try:
         return Ledger(path)
     except sqlite3.Error as error:
         raise OSError(f"the ledger {path} cannot be opened: {error}") from error
-
-
-def _read(request: pb.DecideRequest) -> Ask | SemrouteError:
-    try:
-        return wire.read_decide(request)
-    except SemrouteError as error:
-        return error
-
-
-def _result(result: Decision | SemrouteError) -> pb.BatchDecideResult:
-    if isinstance(result, SemrouteError):
-        return pb.BatchDecideResult(error=wire.batch_error(result))
-    return pb.BatchDecideResult(decision=wire.write_decision(result))

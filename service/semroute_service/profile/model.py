@@ -31,6 +31,28 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
+class Hardware:
+    """What a profile expects of the place where it runs. ``rank`` is its place in the order in
+    which profiles are tried, the lowest first; None is never chosen by itself."""
+
+    rank: int | None = None
+    gpu_types: tuple[str, ...] = ()
+    min_gpu_memory_gb: float | None = None
+    cloud_keys: tuple[str, ...] = ()
+    """Providers whose key is required; ``any`` is any cloud provider's."""
+    slurm: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredGpu:
+    """What a backend is declared to run on: so many of a type, and the memory of each in GB."""
+
+    type: str
+    count: int = 1
+    memory_gb: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Backend:
     """An endpoint that can stream an answer. ``region`` and ``url`` are empty where unknown."""
 
@@ -41,6 +63,7 @@ class Backend:
     region: str
     clearance: Sensitivity
     optional: bool = False
+    gpu: DeclaredGpu | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +146,7 @@ class Profile:
     allow_cloud: bool = False
     default_sensitivity: Sensitivity | None = None
     cascade: str = "auto"
+    hardware: Hardware = Hardware()
     warnings: tuple[str, ...] = field(default=())
 
     def route(self, task: str | None) -> Route:

@@ -25,6 +25,8 @@ from semroute_service.profile.model import (
     DEFAULT_ROUTE,
     Backend,
     Behavior,
+    DeclaredGpu,
+    Hardware,
     Limits,
     Model,
     Price,
@@ -106,6 +108,7 @@ class _Reading:
         }
         models = {n: m for n, s in spec.models.items() if (m := self._model(n, s, backends))}
         encoder = self._encoder(models)
+        hardware = self._hardware()
         self._known_models(("fallback_chain",), spec.fallback_chain)
         routes = {t: r for t, s in spec.routes.items() if (r := self._route(t, s, models))}
         if DEFAULT_ROUTE not in spec.routes:
@@ -136,7 +139,27 @@ class _Reading:
             ),
             allow_cloud=spec.governance.allow_cloud,
             default_sensitivity=_sensitivity(spec.governance.default_sensitivity),
+            hardware=hardware,
             warnings=tuple(self.warnings),
+        )
+
+    def _hardware(self) -> Hardware:
+        spec = self.spec.hardware
+        known = {name for name, provider in load_providers().items() if not provider.local} | {
+            "any"
+        }
+        for i, name in enumerate(spec.required_cloud_apis):
+            if name not in known:
+                self._problem(
+                    ("hardware", "required_cloud_apis", i),
+                    f'there is no cloud provider "{name}"{suggest(name, known)}',
+                )
+        return Hardware(
+            rank=spec.rank,
+            gpu_types=tuple(spec.gpu_types),
+            min_gpu_memory_gb=spec.min_gpu_memory_gb,
+            cloud_keys=tuple(spec.required_cloud_apis),
+            slurm=spec.requires_slurm,
         )
 
     def _revision(self) -> str:
@@ -169,6 +192,9 @@ class _Reading:
             # What stays in the building may see anything; what leaves it, only what is public.
             clearance=clearance or (Sensitivity.RESTRICTED if local else Sensitivity.PUBLIC),
             optional=spec.optional,
+            gpu=DeclaredGpu(spec.gpu.type, spec.gpu.count, spec.gpu.memory_gb)
+            if spec.gpu
+            else None,
         )
 
     def _provider(self, key: Key, name: str) -> Provider | None:

@@ -20,12 +20,25 @@ class _Part(BaseModel):
 
 
 class HardwareSpec(_Part):
-    """What the profile expects of the place where it runs; for choosing one, not for serving."""
+    """What the profile expects of the place where it runs; for choosing one, not for serving.
 
+    ``rank`` is its place in the order in which profiles are tried, the lowest first; one without
+    is never chosen by itself.
+    """
+
+    rank: Annotated[int, Field(ge=0)] | None = None
     gpu_types: list[str] = []
     min_gpu_memory_gb: Positive | None = None
     required_cloud_apis: list[str] = []
     requires_slurm: bool = False
+
+
+class GpuSpec(_Part):
+    """What a backend runs on, which its node knows and the router's own may not."""
+
+    type: str
+    count: Annotated[int, Field(ge=1)] = 1
+    memory_gb: Positive | None = None
 
 
 class EncoderModelSpec(_Part):
@@ -68,6 +81,7 @@ class BackendSpec(_Part):
     region: str = ""
     clearance: SensitivityWord | None = None
     optional: bool = False
+    gpu: GpuSpec | None = None
 
 
 class PriceSpec(_Part):

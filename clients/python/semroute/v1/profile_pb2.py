@@ -22,35 +22,63 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19semroute/v1/profile.proto\x12\x0bsemroute.v1\"\x15\n\x13ListProfilesRequest\"E\n\x14ListProfilesResponse\x12-\n\x08profiles\x18\x01 \x03(\x0b\x32\x1b.semroute.v1.ProfileSummary\"f\n\x0eProfileSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x05 \x01(\x08\"!\n\x11GetProfileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12GetProfileResponse\x12%\n\x07profile\x18\x01 \x01(\x0b\x32\x14.semroute.v1.Profile\"\x94\x01\n\x07Profile\x12,\n\x07summary\x18\x01 \x01(\x0b\x32\x1b.semroute.v1.ProfileSummary\x12\"\n\x06models\x18\x02 \x03(\x0b\x32\x12.semroute.v1.Model\x12\"\n\x06routes\x18\x03 \x03(\x0b\x32\x12.semroute.v1.Route\x12\x13\n\x0b\x61llow_cloud\x18\x04 \x01(\x08\"S\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\r\n\x05local\x18\x05 \x01(\x08\"U\n\x05Route\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0b\n\x03low\x18\x02 \x03(\t\x12\x0e\n\x06medium\x18\x03 \x03(\t\x12\x0c\n\x04high\x18\x04 \x03(\t\x12\x13\n\x0b\x61llow_cloud\x18\x05 \x01(\x08\"&\n\x16\x41\x63tivateProfileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"X\n\x17\x41\x63tivateProfileResponse\x12+\n\x06\x61\x63tive\x18\x01 \x01(\x0b\x32\x1b.semroute.v1.ProfileSummary\x12\x10\n\x08previous\x18\x02 \x01(\t2\x92\x02\n\x0eProfileService\x12S\n\x0cListProfiles\x12 .semroute.v1.ListProfilesRequest\x1a!.semroute.v1.ListProfilesResponse\x12M\n\nGetProfile\x12\x1e.semroute.v1.GetProfileRequest\x1a\x1f.semroute.v1.GetProfileResponse\x12\\\n\x0f\x41\x63tivateProfile\x12#.semroute.v1.ActivateProfileRequest\x1a$.semroute.v1.ActivateProfileResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19semroute/v1/profile.proto\x12\x0bsemroute.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x15\n\x13ListProfilesRequest\"E\n\x14ListProfilesResponse\x12-\n\x08profiles\x18\x01 \x03(\x0b\x32\x1b.semroute.v1.ProfileSummary\"f\n\x0eProfileSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x05 \x01(\x08\"!\n\x11GetProfileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12GetProfileResponse\x12%\n\x07profile\x18\x01 \x01(\x0b\x32\x14.semroute.v1.Profile\"\x94\x01\n\x07Profile\x12,\n\x07summary\x18\x01 \x01(\x0b\x32\x1b.semroute.v1.ProfileSummary\x12\"\n\x06models\x18\x02 \x03(\x0b\x32\x12.semroute.v1.Model\x12\"\n\x06routes\x18\x03 \x03(\x0b\x32\x12.semroute.v1.Route\x12\x13\n\x0b\x61llow_cloud\x18\x04 \x01(\x08\"S\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\r\n\x05local\x18\x05 \x01(\x08\"U\n\x05Route\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0b\n\x03low\x18\x02 \x03(\t\x12\x0e\n\x06medium\x18\x03 \x03(\t\x12\x0c\n\x04high\x18\x04 \x03(\t\x12\x13\n\x0b\x61llow_cloud\x18\x05 \x01(\x08\"&\n\x16\x41\x63tivateProfileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"X\n\x17\x41\x63tivateProfileResponse\x12+\n\x06\x61\x63tive\x18\x01 \x01(\x0b\x32\x1b.semroute.v1.ProfileSummary\x12\x10\n\x08previous\x18\x02 \x01(\t\"\x18\n\x16\x44\x65tectResourcesRequest\"\x80\x01\n\x17\x44\x65tectResourcesResponse\x12)\n\tresources\x18\x01 \x01(\x0b\x32\x16.semroute.v1.Resources\x12%\n\x04\x66its\x18\x02 \x03(\x0b\x32\x17.semroute.v1.ProfileFit\x12\x13\n\x0brecommended\x18\x03 \x01(\t\"\x9c\x02\n\tResources\x12\x1e\n\x04gpus\x18\x01 \x03(\x0b\x32\x10.semroute.v1.Gpu\x12&\n\x05slurm\x18\x02 \x01(\x0b\x32\x12.semroute.v1.SlurmH\x00\x88\x01\x01\x12\x1a\n\x12providers_with_key\x18\x03 \x03(\t\x12+\n\x08\x62\x61\x63kends\x18\x04 \x03(\x0b\x32\x19.semroute.v1.BackendProbe\x12\x10\n\x08\x65ncoders\x18\x05 \x03(\t\x12\x11\n\tcpu_cores\x18\x06 \x01(\x05\x12\x11\n\tmemory_gb\x18\x07 \x01(\x01\x12*\n\x07\x65lapsed\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08problems\x18\t \x03(\tB\x08\n\x06_slurm\"\x7f\n\x03Gpu\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x16\n\tmemory_gb\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12&\n\x06source\x18\x04 \x01(\x0e\x32\x16.semroute.v1.GpuSource\x12\r\n\x05place\x18\x05 \x01(\tB\x0c\n\n_memory_gb\"B\n\x05Slurm\x12\x12\n\npartitions\x18\x01 \x03(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x15\n\rjob_partition\x18\x03 \x01(\t\"\x87\x01\n\x0c\x42\x61\x63kendProbe\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x0f\n\x07\x61nswers\x18\x04 \x01(\x08\x12\x0e\n\x06models\x18\x05 \x03(\t\x12\x16\n\x0emissing_models\x18\x06 \x03(\t\x12\x0f\n\x07problem\x18\x07 \x01(\t\"[\n\nProfileFit\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12\x0c\n\x04\x66its\x18\x02 \x01(\x08\x12.\n\x0crequirements\x18\x03 \x03(\x0b\x32\x18.semroute.v1.Requirement\"(\n\x0bRequirement\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\x0b\n\x03met\x18\x02 \x01(\x08\"\'\n\x11\x45ndSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"z\n\x12\x45ndSessionResponse\x12+\n\x08\x64uration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08requests\x18\x02 \x01(\x03\x12\x15\n\rcost_nano_usd\x18\x03 \x01(\x03\x12\x0e\n\x06\x65rrors\x18\x04 \x01(\x03\"\x12\n\x10GetStatusRequest\"\x90\x02\n\x11GetStatusResponse\x12+\n\x06\x61\x63tive\x18\x01 \x01(\x0b\x32\x1b.semroute.v1.ProfileSummary\x12\x1b\n\x13utterances_revision\x18\x02 \x01(\t\x12.\n\nstarted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06uptime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08sessions\x18\x05 \x01(\x03\x12\x10\n\x08requests\x18\x06 \x01(\x03\x12\x0e\n\x06\x65rrors\x18\x07 \x01(\x03\x12\x11\n\tfallbacks\x18\x08 \x01(\x03\x12\x0f\n\x07version\x18\t \x01(\t*j\n\tGpuSource\x12\x1a\n\x16GPU_SOURCE_UNSPECIFIED\x10\x00\x12\x13\n\x0fGPU_SOURCE_NVML\x10\x01\x12\x14\n\x10GPU_SOURCE_SLURM\x10\x02\x12\x16\n\x12GPU_SOURCE_BACKEND\x10\x03\x32\x8b\x04\n\x0eProfileService\x12S\n\x0cListProfiles\x12 .semroute.v1.ListProfilesRequest\x1a!.semroute.v1.ListProfilesResponse\x12M\n\nGetProfile\x12\x1e.semroute.v1.GetProfileRequest\x1a\x1f.semroute.v1.GetProfileResponse\x12\\\n\x0f\x41\x63tivateProfile\x12#.semroute.v1.ActivateProfileRequest\x1a$.semroute.v1.ActivateProfileResponse\x12\\\n\x0f\x44\x65tectResources\x12#.semroute.v1.DetectResourcesRequest\x1a$.semroute.v1.DetectResourcesResponse\x12M\n\nEndSession\x12\x1e.semroute.v1.EndSessionRequest\x1a\x1f.semroute.v1.EndSessionResponse\x12J\n\tGetStatus\x12\x1d.semroute.v1.GetStatusRequest\x1a\x1e.semroute.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'semroute.v1.profile_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTPROFILESREQUEST']._serialized_start=42
-  _globals['_LISTPROFILESREQUEST']._serialized_end=63
-  _globals['_LISTPROFILESRESPONSE']._serialized_start=65
-  _globals['_LISTPROFILESRESPONSE']._serialized_end=134
-  _globals['_PROFILESUMMARY']._serialized_start=136
-  _globals['_PROFILESUMMARY']._serialized_end=238
-  _globals['_GETPROFILEREQUEST']._serialized_start=240
-  _globals['_GETPROFILEREQUEST']._serialized_end=273
-  _globals['_GETPROFILERESPONSE']._serialized_start=275
-  _globals['_GETPROFILERESPONSE']._serialized_end=334
-  _globals['_PROFILE']._serialized_start=337
-  _globals['_PROFILE']._serialized_end=485
-  _globals['_MODEL']._serialized_start=487
-  _globals['_MODEL']._serialized_end=570
-  _globals['_ROUTE']._serialized_start=572
-  _globals['_ROUTE']._serialized_end=657
-  _globals['_ACTIVATEPROFILEREQUEST']._serialized_start=659
-  _globals['_ACTIVATEPROFILEREQUEST']._serialized_end=697
-  _globals['_ACTIVATEPROFILERESPONSE']._serialized_start=699
-  _globals['_ACTIVATEPROFILERESPONSE']._serialized_end=787
-  _globals['_PROFILESERVICE']._serialized_start=790
-  _globals['_PROFILESERVICE']._serialized_end=1064
+  _globals['_GPUSOURCE']._serialized_start=2228
+  _globals['_GPUSOURCE']._serialized_end=2334
+  _globals['_LISTPROFILESREQUEST']._serialized_start=107
+  _globals['_LISTPROFILESREQUEST']._serialized_end=128
+  _globals['_LISTPROFILESRESPONSE']._serialized_start=130
+  _globals['_LISTPROFILESRESPONSE']._serialized_end=199
+  _globals['_PROFILESUMMARY']._serialized_start=201
+  _globals['_PROFILESUMMARY']._serialized_end=303
+  _globals['_GETPROFILEREQUEST']._serialized_start=305
+  _globals['_GETPROFILEREQUEST']._serialized_end=338
+  _globals['_GETPROFILERESPONSE']._serialized_start=340
+  _globals['_GETPROFILERESPONSE']._serialized_end=399
+  _globals['_PROFILE']._serialized_start=402
+  _globals['_PROFILE']._serialized_end=550
+  _globals['_MODEL']._serialized_start=552
+  _globals['_MODEL']._serialized_end=635
+  _globals['_ROUTE']._serialized_start=637
+  _globals['_ROUTE']._serialized_end=722
+  _globals['_ACTIVATEPROFILEREQUEST']._serialized_start=724
+  _globals['_ACTIVATEPROFILEREQUEST']._serialized_end=762
+  _globals['_ACTIVATEPROFILERESPONSE']._serialized_start=764
+  _globals['_ACTIVATEPROFILERESPONSE']._serialized_end=852
+  _globals['_DETECTRESOURCESREQUEST']._serialized_start=854
+  _globals['_DETECTRESOURCESREQUEST']._serialized_end=878
+  _globals['_DETECTRESOURCESRESPONSE']._serialized_start=881
+  _globals['_DETECTRESOURCESRESPONSE']._serialized_end=1009
+  _globals['_RESOURCES']._serialized_start=1012
+  _globals['_RESOURCES']._serialized_end=1296
+  _globals['_GPU']._serialized_start=1298
+  _globals['_GPU']._serialized_end=1425
+  _globals['_SLURM']._serialized_start=1427
+  _globals['_SLURM']._serialized_end=1493
+  _globals['_BACKENDPROBE']._serialized_start=1496
+  _globals['_BACKENDPROBE']._serialized_end=1631
+  _globals['_PROFILEFIT']._serialized_start=1633
+  _globals['_PROFILEFIT']._serialized_end=1724
+  _globals['_REQUIREMENT']._serialized_start=1726
+  _globals['_REQUIREMENT']._serialized_end=1766
+  _globals['_ENDSESSIONREQUEST']._serialized_start=1768
+  _globals['_ENDSESSIONREQUEST']._serialized_end=1807
+  _globals['_ENDSESSIONRESPONSE']._serialized_start=1809
+  _globals['_ENDSESSIONRESPONSE']._serialized_end=1931
+  _globals['_GETSTATUSREQUEST']._serialized_start=1933
+  _globals['_GETSTATUSREQUEST']._serialized_end=1951
+  _globals['_GETSTATUSRESPONSE']._serialized_start=1954
+  _globals['_GETSTATUSRESPONSE']._serialized_end=2226
+  _globals['_PROFILESERVICE']._serialized_start=2337
+  _globals['_PROFILESERVICE']._serialized_end=2860
 # @@protoc_insertion_point(module_scope)

@@ -1,10 +1,26 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class GpuSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    GPU_SOURCE_UNSPECIFIED: _ClassVar[GpuSource]
+    GPU_SOURCE_NVML: _ClassVar[GpuSource]
+    GPU_SOURCE_SLURM: _ClassVar[GpuSource]
+    GPU_SOURCE_BACKEND: _ClassVar[GpuSource]
+GPU_SOURCE_UNSPECIFIED: GpuSource
+GPU_SOURCE_NVML: GpuSource
+GPU_SOURCE_SLURM: GpuSource
+GPU_SOURCE_BACKEND: GpuSource
 
 class ListProfilesRequest(_message.Message):
     __slots__ = ()
@@ -95,3 +111,143 @@ class ActivateProfileResponse(_message.Message):
     active: ProfileSummary
     previous: str
     def __init__(self, active: _Optional[_Union[ProfileSummary, _Mapping]] = ..., previous: _Optional[str] = ...) -> None: ...
+
+class DetectResourcesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DetectResourcesResponse(_message.Message):
+    __slots__ = ("resources", "fits", "recommended")
+    RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    FITS_FIELD_NUMBER: _ClassVar[int]
+    RECOMMENDED_FIELD_NUMBER: _ClassVar[int]
+    resources: Resources
+    fits: _containers.RepeatedCompositeFieldContainer[ProfileFit]
+    recommended: str
+    def __init__(self, resources: _Optional[_Union[Resources, _Mapping]] = ..., fits: _Optional[_Iterable[_Union[ProfileFit, _Mapping]]] = ..., recommended: _Optional[str] = ...) -> None: ...
+
+class Resources(_message.Message):
+    __slots__ = ("gpus", "slurm", "providers_with_key", "backends", "encoders", "cpu_cores", "memory_gb", "elapsed", "problems")
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    SLURM_FIELD_NUMBER: _ClassVar[int]
+    PROVIDERS_WITH_KEY_FIELD_NUMBER: _ClassVar[int]
+    BACKENDS_FIELD_NUMBER: _ClassVar[int]
+    ENCODERS_FIELD_NUMBER: _ClassVar[int]
+    CPU_CORES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_GB_FIELD_NUMBER: _ClassVar[int]
+    ELAPSED_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    gpus: _containers.RepeatedCompositeFieldContainer[Gpu]
+    slurm: Slurm
+    providers_with_key: _containers.RepeatedScalarFieldContainer[str]
+    backends: _containers.RepeatedCompositeFieldContainer[BackendProbe]
+    encoders: _containers.RepeatedScalarFieldContainer[str]
+    cpu_cores: int
+    memory_gb: float
+    elapsed: _duration_pb2.Duration
+    problems: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, gpus: _Optional[_Iterable[_Union[Gpu, _Mapping]]] = ..., slurm: _Optional[_Union[Slurm, _Mapping]] = ..., providers_with_key: _Optional[_Iterable[str]] = ..., backends: _Optional[_Iterable[_Union[BackendProbe, _Mapping]]] = ..., encoders: _Optional[_Iterable[str]] = ..., cpu_cores: _Optional[int] = ..., memory_gb: _Optional[float] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Gpu(_message.Message):
+    __slots__ = ("type", "count", "memory_gb", "source", "place")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_GB_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    count: int
+    memory_gb: float
+    source: GpuSource
+    place: str
+    def __init__(self, type: _Optional[str] = ..., count: _Optional[int] = ..., memory_gb: _Optional[float] = ..., source: _Optional[_Union[GpuSource, str]] = ..., place: _Optional[str] = ...) -> None: ...
+
+class Slurm(_message.Message):
+    __slots__ = ("partitions", "job_id", "job_partition")
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    JOB_PARTITION_FIELD_NUMBER: _ClassVar[int]
+    partitions: _containers.RepeatedScalarFieldContainer[str]
+    job_id: str
+    job_partition: str
+    def __init__(self, partitions: _Optional[_Iterable[str]] = ..., job_id: _Optional[str] = ..., job_partition: _Optional[str] = ...) -> None: ...
+
+class BackendProbe(_message.Message):
+    __slots__ = ("backend", "profile", "url", "answers", "models", "missing_models", "problem")
+    BACKEND_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    MISSING_MODELS_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    backend: str
+    profile: str
+    url: str
+    answers: bool
+    models: _containers.RepeatedScalarFieldContainer[str]
+    missing_models: _containers.RepeatedScalarFieldContainer[str]
+    problem: str
+    def __init__(self, backend: _Optional[str] = ..., profile: _Optional[str] = ..., url: _Optional[str] = ..., answers: bool = ..., models: _Optional[_Iterable[str]] = ..., missing_models: _Optional[_Iterable[str]] = ..., problem: _Optional[str] = ...) -> None: ...
+
+class ProfileFit(_message.Message):
+    __slots__ = ("profile", "fits", "requirements")
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    FITS_FIELD_NUMBER: _ClassVar[int]
+    REQUIREMENTS_FIELD_NUMBER: _ClassVar[int]
+    profile: str
+    fits: bool
+    requirements: _containers.RepeatedCompositeFieldContainer[Requirement]
+    def __init__(self, profile: _Optional[str] = ..., fits: bool = ..., requirements: _Optional[_Iterable[_Union[Requirement, _Mapping]]] = ...) -> None: ...
+
+class Requirement(_message.Message):
+    __slots__ = ("what", "met")
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    MET_FIELD_NUMBER: _ClassVar[int]
+    what: str
+    met: bool
+    def __init__(self, what: _Optional[str] = ..., met: bool = ...) -> None: ...
+
+class EndSessionRequest(_message.Message):
+    __slots__ = ("session_id",)
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    def __init__(self, session_id: _Optional[str] = ...) -> None: ...
+
+class EndSessionResponse(_message.Message):
+    __slots__ = ("duration", "requests", "cost_nano_usd", "errors")
+    DURATION_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    COST_NANO_USD_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    duration: _duration_pb2.Duration
+    requests: int
+    cost_nano_usd: int
+    errors: int
+    def __init__(self, duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., requests: _Optional[int] = ..., cost_nano_usd: _Optional[int] = ..., errors: _Optional[int] = ...) -> None: ...
+
+class GetStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetStatusResponse(_message.Message):
+    __slots__ = ("active", "utterances_revision", "started_at", "uptime", "sessions", "requests", "errors", "fallbacks", "version")
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    UTTERANCES_REVISION_FIELD_NUMBER: _ClassVar[int]
+    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    FALLBACKS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    active: ProfileSummary
+    utterances_revision: str
+    started_at: _timestamp_pb2.Timestamp
+    uptime: _duration_pb2.Duration
+    sessions: int
+    requests: int
+    errors: int
+    fallbacks: int
+    version: str
+    def __init__(self, active: _Optional[_Union[ProfileSummary, _Mapping]] = ..., utterances_revision: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., sessions: _Optional[int] = ..., requests: _Optional[int] = ..., errors: _Optional[int] = ..., fallbacks: _Optional[int] = ..., version: _Optional[str] = ...) -> None: ...

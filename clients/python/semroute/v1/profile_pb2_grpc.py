@@ -50,6 +50,21 @@ class ProfileServiceStub(object):
                 request_serializer=semroute_dot_v1_dot_profile__pb2.ActivateProfileRequest.SerializeToString,
                 response_deserializer=semroute_dot_v1_dot_profile__pb2.ActivateProfileResponse.FromString,
                 _registered_method=True)
+        self.DetectResources = channel.unary_unary(
+                '/semroute.v1.ProfileService/DetectResources',
+                request_serializer=semroute_dot_v1_dot_profile__pb2.DetectResourcesRequest.SerializeToString,
+                response_deserializer=semroute_dot_v1_dot_profile__pb2.DetectResourcesResponse.FromString,
+                _registered_method=True)
+        self.EndSession = channel.unary_unary(
+                '/semroute.v1.ProfileService/EndSession',
+                request_serializer=semroute_dot_v1_dot_profile__pb2.EndSessionRequest.SerializeToString,
+                response_deserializer=semroute_dot_v1_dot_profile__pb2.EndSessionResponse.FromString,
+                _registered_method=True)
+        self.GetStatus = channel.unary_unary(
+                '/semroute.v1.ProfileService/GetStatus',
+                request_serializer=semroute_dot_v1_dot_profile__pb2.GetStatusRequest.SerializeToString,
+                response_deserializer=semroute_dot_v1_dot_profile__pb2.GetStatusResponse.FromString,
+                _registered_method=True)
 
 
 class ProfileServiceServicer(object):
@@ -77,6 +92,27 @@ class ProfileServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DetectResources(self, request, context):
+        """DetectResources looks at what the server can use here and now, and says which profile fits.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndSession(self, request, context):
+        """EndSession ends a session, lets go of what it was pinned to and says what it came to.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStatus(self, request, context):
+        """GetStatus says what the server does: its profile, its revisions and what it has counted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProfileServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +130,21 @@ def add_ProfileServiceServicer_to_server(servicer, server):
                     servicer.ActivateProfile,
                     request_deserializer=semroute_dot_v1_dot_profile__pb2.ActivateProfileRequest.FromString,
                     response_serializer=semroute_dot_v1_dot_profile__pb2.ActivateProfileResponse.SerializeToString,
+            ),
+            'DetectResources': grpc.unary_unary_rpc_method_handler(
+                    servicer.DetectResources,
+                    request_deserializer=semroute_dot_v1_dot_profile__pb2.DetectResourcesRequest.FromString,
+                    response_serializer=semroute_dot_v1_dot_profile__pb2.DetectResourcesResponse.SerializeToString,
+            ),
+            'EndSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndSession,
+                    request_deserializer=semroute_dot_v1_dot_profile__pb2.EndSessionRequest.FromString,
+                    response_serializer=semroute_dot_v1_dot_profile__pb2.EndSessionResponse.SerializeToString,
+            ),
+            'GetStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatus,
+                    request_deserializer=semroute_dot_v1_dot_profile__pb2.GetStatusRequest.FromString,
+                    response_serializer=semroute_dot_v1_dot_profile__pb2.GetStatusResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +229,87 @@ class ProfileService(object):
             '/semroute.v1.ProfileService/ActivateProfile',
             semroute_dot_v1_dot_profile__pb2.ActivateProfileRequest.SerializeToString,
             semroute_dot_v1_dot_profile__pb2.ActivateProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DetectResources(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/semroute.v1.ProfileService/DetectResources',
+            semroute_dot_v1_dot_profile__pb2.DetectResourcesRequest.SerializeToString,
+            semroute_dot_v1_dot_profile__pb2.DetectResourcesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/semroute.v1.ProfileService/EndSession',
+            semroute_dot_v1_dot_profile__pb2.EndSessionRequest.SerializeToString,
+            semroute_dot_v1_dot_profile__pb2.EndSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/semroute.v1.ProfileService/GetStatus',
+            semroute_dot_v1_dot_profile__pb2.GetStatusRequest.SerializeToString,
+            semroute_dot_v1_dot_profile__pb2.GetStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

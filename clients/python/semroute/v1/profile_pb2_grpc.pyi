@@ -73,7 +73,55 @@ _ProfileServiceActivateProfileType = typing_extensions.TypeVar(
     ],
 )
 
-class ProfileServiceStub(typing.Generic[_ProfileServiceListProfilesType, _ProfileServiceGetProfileType, _ProfileServiceActivateProfileType]):
+_ProfileServiceDetectResourcesType = typing_extensions.TypeVar(
+    '_ProfileServiceDetectResourcesType',
+    grpc.UnaryUnaryMultiCallable[
+        semroute.v1.profile_pb2.DetectResourcesRequest,
+        semroute.v1.profile_pb2.DetectResourcesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        semroute.v1.profile_pb2.DetectResourcesRequest,
+        semroute.v1.profile_pb2.DetectResourcesResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        semroute.v1.profile_pb2.DetectResourcesRequest,
+        semroute.v1.profile_pb2.DetectResourcesResponse,
+    ],
+)
+
+_ProfileServiceEndSessionType = typing_extensions.TypeVar(
+    '_ProfileServiceEndSessionType',
+    grpc.UnaryUnaryMultiCallable[
+        semroute.v1.profile_pb2.EndSessionRequest,
+        semroute.v1.profile_pb2.EndSessionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        semroute.v1.profile_pb2.EndSessionRequest,
+        semroute.v1.profile_pb2.EndSessionResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        semroute.v1.profile_pb2.EndSessionRequest,
+        semroute.v1.profile_pb2.EndSessionResponse,
+    ],
+)
+
+_ProfileServiceGetStatusType = typing_extensions.TypeVar(
+    '_ProfileServiceGetStatusType',
+    grpc.UnaryUnaryMultiCallable[
+        semroute.v1.profile_pb2.GetStatusRequest,
+        semroute.v1.profile_pb2.GetStatusResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        semroute.v1.profile_pb2.GetStatusRequest,
+        semroute.v1.profile_pb2.GetStatusResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        semroute.v1.profile_pb2.GetStatusRequest,
+        semroute.v1.profile_pb2.GetStatusResponse,
+    ],
+)
+
+class ProfileServiceStub(typing.Generic[_ProfileServiceListProfilesType, _ProfileServiceGetProfileType, _ProfileServiceActivateProfileType, _ProfileServiceDetectResourcesType, _ProfileServiceEndSessionType, _ProfileServiceGetStatusType]):
     """ProfileService shows and switches the profiles that say who could answer."""
 
     @typing.overload
@@ -89,6 +137,18 @@ class ProfileServiceStub(typing.Generic[_ProfileServiceListProfilesType, _Profil
         grpc.UnaryUnaryMultiCallable[
             semroute.v1.profile_pb2.ActivateProfileRequest,
             semroute.v1.profile_pb2.ActivateProfileResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            semroute.v1.profile_pb2.DetectResourcesRequest,
+            semroute.v1.profile_pb2.DetectResourcesResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            semroute.v1.profile_pb2.EndSessionRequest,
+            semroute.v1.profile_pb2.EndSessionResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            semroute.v1.profile_pb2.GetStatusRequest,
+            semroute.v1.profile_pb2.GetStatusResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -106,6 +166,18 @@ class ProfileServiceStub(typing.Generic[_ProfileServiceListProfilesType, _Profil
             semroute.v1.profile_pb2.ActivateProfileRequest,
             semroute.v1.profile_pb2.ActivateProfileResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            semroute.v1.profile_pb2.DetectResourcesRequest,
+            semroute.v1.profile_pb2.DetectResourcesResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            semroute.v1.profile_pb2.EndSessionRequest,
+            semroute.v1.profile_pb2.EndSessionResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            semroute.v1.profile_pb2.GetStatusRequest,
+            semroute.v1.profile_pb2.GetStatusResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     ListProfiles: _ProfileServiceListProfilesType
@@ -116,6 +188,15 @@ class ProfileServiceStub(typing.Generic[_ProfileServiceListProfilesType, _Profil
 
     ActivateProfile: _ProfileServiceActivateProfileType
     """ActivateProfile makes a profile the one that requests without a profile use."""
+
+    DetectResources: _ProfileServiceDetectResourcesType
+    """DetectResources looks at what the server can use here and now, and says which profile fits."""
+
+    EndSession: _ProfileServiceEndSessionType
+    """EndSession ends a session, lets go of what it was pinned to and says what it came to."""
+
+    GetStatus: _ProfileServiceGetStatusType
+    """GetStatus says what the server does: its profile, its revisions and what it has counted."""
 
 ProfileServiceAsyncStub: typing_extensions.TypeAlias = ProfileServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -129,6 +210,18 @@ ProfileServiceAsyncStub: typing_extensions.TypeAlias = ProfileServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         semroute.v1.profile_pb2.ActivateProfileRequest,
         semroute.v1.profile_pb2.ActivateProfileResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        semroute.v1.profile_pb2.DetectResourcesRequest,
+        semroute.v1.profile_pb2.DetectResourcesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        semroute.v1.profile_pb2.EndSessionRequest,
+        semroute.v1.profile_pb2.EndSessionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        semroute.v1.profile_pb2.GetStatusRequest,
+        semroute.v1.profile_pb2.GetStatusResponse,
     ],
 ]
 
@@ -158,5 +251,29 @@ class ProfileServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[semroute.v1.profile_pb2.ActivateProfileResponse, collections.abc.Awaitable[semroute.v1.profile_pb2.ActivateProfileResponse]]:
         """ActivateProfile makes a profile the one that requests without a profile use."""
+
+    @abc.abstractmethod
+    def DetectResources(
+        self,
+        request: semroute.v1.profile_pb2.DetectResourcesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[semroute.v1.profile_pb2.DetectResourcesResponse, collections.abc.Awaitable[semroute.v1.profile_pb2.DetectResourcesResponse]]:
+        """DetectResources looks at what the server can use here and now, and says which profile fits."""
+
+    @abc.abstractmethod
+    def EndSession(
+        self,
+        request: semroute.v1.profile_pb2.EndSessionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[semroute.v1.profile_pb2.EndSessionResponse, collections.abc.Awaitable[semroute.v1.profile_pb2.EndSessionResponse]]:
+        """EndSession ends a session, lets go of what it was pinned to and says what it came to."""
+
+    @abc.abstractmethod
+    def GetStatus(
+        self,
+        request: semroute.v1.profile_pb2.GetStatusRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[semroute.v1.profile_pb2.GetStatusResponse, collections.abc.Awaitable[semroute.v1.profile_pb2.GetStatusResponse]]:
+        """GetStatus says what the server does: its profile, its revisions and what it has counted."""
 
 def add_ProfileServiceServicer_to_server(servicer: ProfileServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

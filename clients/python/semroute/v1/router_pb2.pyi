@@ -290,7 +290,7 @@ class DecideResponse(_message.Message):
     def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("id", "decided_at", "profile", "profile_revision", "utterances_revision", "encoder", "classification", "model", "backend", "provider", "candidates", "primary_model", "fallback_chain", "fallback_depth", "reason", "elapsed", "pinned", "route")
+    __slots__ = ("id", "decided_at", "profile", "profile_revision", "utterances_revision", "encoder", "classification", "model", "backend", "provider", "candidates", "primary_model", "fallback_chain", "fallback_depth", "reason", "elapsed", "pinned", "pin_moved_from", "route")
     ID_FIELD_NUMBER: _ClassVar[int]
     DECIDED_AT_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
@@ -308,6 +308,7 @@ class Decision(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     ELAPSED_FIELD_NUMBER: _ClassVar[int]
     PINNED_FIELD_NUMBER: _ClassVar[int]
+    PIN_MOVED_FROM_FIELD_NUMBER: _ClassVar[int]
     ROUTE_FIELD_NUMBER: _ClassVar[int]
     id: str
     decided_at: _timestamp_pb2.Timestamp
@@ -326,8 +327,9 @@ class Decision(_message.Message):
     reason: str
     elapsed: Elapsed
     pinned: bool
+    pin_moved_from: str
     route: str
-    def __init__(self, id: _Optional[str] = ..., decided_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., profile: _Optional[str] = ..., profile_revision: _Optional[str] = ..., utterances_revision: _Optional[str] = ..., encoder: _Optional[str] = ..., classification: _Optional[_Union[Classification, _Mapping]] = ..., model: _Optional[str] = ..., backend: _Optional[str] = ..., provider: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., primary_model: _Optional[str] = ..., fallback_chain: _Optional[_Iterable[str]] = ..., fallback_depth: _Optional[int] = ..., reason: _Optional[str] = ..., elapsed: _Optional[_Union[Elapsed, _Mapping]] = ..., pinned: bool = ..., route: _Optional[str] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., decided_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., profile: _Optional[str] = ..., profile_revision: _Optional[str] = ..., utterances_revision: _Optional[str] = ..., encoder: _Optional[str] = ..., classification: _Optional[_Union[Classification, _Mapping]] = ..., model: _Optional[str] = ..., backend: _Optional[str] = ..., provider: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., primary_model: _Optional[str] = ..., fallback_chain: _Optional[_Iterable[str]] = ..., fallback_depth: _Optional[int] = ..., reason: _Optional[str] = ..., elapsed: _Optional[_Union[Elapsed, _Mapping]] = ..., pinned: bool = ..., pin_moved_from: _Optional[str] = ..., route: _Optional[str] = ...) -> None: ...
 
 class Elapsed(_message.Message):
     __slots__ = ("embed", "search", "policy", "total")

@@ -1,0 +1,90 @@
+"""ProfileService on the wire: profiles shown and switched."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import grpc
+
+from semroute.v1 import profile_pb2, profile_pb2_grpc
+from semroute_service import wire
+from semroute_service.errors import InvalidRequestError, NotReadyError
+
+if TYPE_CHECKING:
+    from semroute_service.server import Server
+
+Context = grpc.aio.ServicerContext
+_log = logging.getLogger(__name__)
+
+
+class ProfileServicer(profile_pb2_grpc.ProfileServiceServicer):
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    async def ListProfiles(
+        self,
+        request: profile_pb2.ListProfilesRequest,
+        context: Context[profile_pb2.ListProfilesRequest, profile_pb2.ListProfilesResponse],
+    ) -> profile_pb2.ListProfilesResponse:
+        async with self._server.answering(context):
+            store = (await self._server.ready()).profiles
+            summaries = [wire.write_summary(profile, store.active) for profile in store.all()]
+            return profile_pb2.ListProfilesResponse(profiles=summaries)
+        raise AssertionError
+
+    async def GetProfile(
+        self,
+        request: profile_pb2.GetProfileRequest,
+        context: Context[profile_pb2.GetProfileRequest, profile_pb2.GetProfileResponse],
+    ) -> profile_pb2.GetProfileResponse:
+        async with self._server.answering(context):
+            store = (await self._server.ready()).profiles
+            profile = wire.write_profile(store.get(request.name), store.active)
+            return profile_pb2.GetProfileResponse(profile=profile)
+        raise AssertionError
+
+    async def ActivateProfile(
+        self,
+        request: profile_pb2.ActivateProfileRequest,
+        context: Context[profile_pb2.ActivateProfileRequest, profile_pb2.ActivateProfileResponse],
+    ) -> profile_pb2.ActivateProfileResponse:
+        async with self._server.answering(context):
+            if not request.name:
+                raise InvalidRequestError(("name", "is empty; name the profile to activate"))
+            router = await self._server.ready()
+            previous = router.profiles.active.name
+            await router.activate(request.name)
+            active = router.profiles.active
+            _log.info("profile %s is active; it was %s", active.name, previous)
+            return profile_pb2.ActivateProfileResponse(
+                active=wire.write_summary(active, active), previous=previous
+            )
+        raise AssertionError
+
+    async def DetectResources(
+        self,
+        request: profile_pb2.DetectResourcesRequest,
+        context: Context[profile_pb2.DetectResourcesRequest, profile_pb2.DetectResourcesResponse],
+    ) -> profile_pb2.DetectResourcesResponse:
+        async with self._server.answering(context):
+            raise NotReadyError("not built yet")
+        raise AssertionError
+
+    async def EndSession(
+        self,
+        request: profile_pb2.EndSessionRequest,
+        context: Context[profile_pb2.EndSessionRequest, profile_pb2.EndSessionResponse],
+    ) -> profile_pb2.EndSessionResponse:
+        async with self._server.answering(context):
+            raise NotReadyError("not built yet")
+        raise AssertionError
+
+    async def GetStatus(
+        self,
+        request: profile_pb2.GetStatusRequest,
+        context: Context[profile_pb2.GetStatusRequest, profile_pb2.GetStatusResponse],
+    ) -> profile_pb2.GetStatusResponse:
+        async with self._server.answering(context):
+            raise NotReadyError("not built yet")
+        raise AssertionError
