@@ -14,7 +14,7 @@ from semroute_classifier.classifier import Classification, Classifier, Stage, Tu
 from semroute_classifier.encoders import HashingEncoder
 from semroute_classifier.index import Index
 from semroute_classifier.judging import Judge
-from semroute_classifier.utterances import NONE, Utterance, UtteranceSet
+from semroute_classifier.utterances import NONE, Tier, Utterance, UtteranceSet
 
 INSIDE, OUTSIDE = 400, 200
 SET = UtteranceSet((Utterance("one", "a"), Utterance("two", "b"), Utterance("three", NONE)))
@@ -23,9 +23,14 @@ IN_SCOPE = LABELS < 2
 
 
 def judge(
-    wrong: np.ndarray, probability: np.ndarray, similarity: np.ndarray, labels: np.ndarray = LABELS
+    wrong: np.ndarray,
+    probability: np.ndarray,
+    similarity: np.ndarray,
+    labels: np.ndarray = LABELS,
+    tiers: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Judge:
-    """A judge that was ``wrong`` on these rows of ``LABELS``, so sure and so near.
+    """A judge that was ``wrong`` on these rows of ``LABELS``, so sure and so near; ``tiers`` are
+    where it was right of them, and how sure.
 
     Outside it gives the rest of the probability to ``none``, inside to the other task.
     """
@@ -34,7 +39,10 @@ def judge(
     odds = np.zeros((len(labels), 3))
     odds[rows, best] = probability
     odds[rows, np.where(labels < 2, 1 - best, 2)] = 1 - probability
-    held = HeldOut(labels, odds, similarity.astype(np.float32))
+    tier_right, tier_sure = tiers or (np.zeros(len(labels), bool), np.ones(len(labels), np.float32))
+    held = HeldOut(
+        labels, odds, similarity.astype(np.float32), tier_right, tier_sure.astype(np.float32)
+    )
     encoder = HashingEncoder()
     vectors = encoder.encode([u.text for u in SET.utterances])
     return Judge(SET, encoder, Artifact(vectors, Index(vectors), None, held), 0.05)
@@ -108,6 +116,19 @@ def test_what_is_out_of_scope_must_not_slip_through(full: Judge) -> None:
     assert choose(judge(NEVER, sure, NEAR), full) is not None  # the similarity alone parts them
 
 
+def test_what_it_mistakes_the_tier_of_is_left_to_the_full_judge(full: Judge) -> None:
+    """Where it is wrong of tiers that it is unsure of, it answers the others; where it is as sure
+    of those, nothing."""
+    right, unsure = ~SOMETIMES & IN_SCOPE, np.where(SOMETIMES, 0.4, 0.95)
+    never_wrong = judge(NEVER, SURE, NEAR, tiers=(IN_SCOPE, unsure))
+    gate = choose(judge(NEVER, SURE, NEAR, tiers=(right, unsure)), never_wrong)
+    assert gate is not None
+    assert 0.4 < gate.tier <= 0.95
+    assert gate.share == pytest.approx(0.7 * choose_share(full), abs=0.05)
+    as_sure = judge(NEVER, SURE, NEAR, tiers=(right, np.full(len(LABELS), 0.95)))
+    assert choose(as_sure, never_wrong) is None
+
+
 def test_a_gate_that_opens_for_few_is_none(full: Judge) -> None:
     """Where all but one in twenty may be wrong, a second stage is not worth having."""
     few = np.random.default_rng(7).random(len(LABELS)) < 0.05
@@ -161,14 +182,17 @@ def ask(classifier: Classifier, turn: str | Turn, **how: bool | int) -> Classifi
     return classifier.classify([turn], **how)[0]  # type: ignore[arg-type]
 
 
-def test_a_gate_has_two_bounds(cascading: Classifier) -> None:
+def test_a_gate_has_three_bounds(cascading: Classifier) -> None:
     """It opens at its bounds, below neither of them, and never for what was defaulted."""
     verdict = ask(cascading, SURE_QUERY)
     confidence, similarity = verdict.confidence, verdict.matches[0].similarity
-    assert Gate(confidence, similarity, 1).opens(verdict)
-    assert not Gate(confidence + 1e-9, similarity, 1).opens(verdict)
-    assert not Gate(confidence, similarity + 1e-9, 1).opens(verdict)
-    assert not Gate(0, 0, 1).opens(replace(verdict, task=None))
+    verdict = replace(verdict, tier=Tier.LOW, tier_confidence=0.7)
+    assert Gate(confidence, similarity, 0.7, 1).opens(verdict)
+    assert not Gate(confidence + 1e-9, similarity, 0.7, 1).opens(verdict)
+    assert not Gate(confidence, similarity + 1e-9, 0.7, 1).opens(verdict)
+    assert not Gate(confidence, similarity, 0.71, 1).opens(verdict)
+    assert Gate(confidence, similarity, 0.71, 1).opens(replace(verdict, tier=None))
+    assert not Gate(0, 0, 0, 1).opens(replace(verdict, task=None))
 
 
 def test_a_sure_query_is_answered_by_the_static_encoder(cascading: Classifier) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,11 @@ from semroute_classifier.confidence import CAUGHT, ENOUGH, ENOUGH_OUTSIDE, Confi
 
 TASKS = 2
 LOSSES = (0.0, 0.05, 0.2)
+
+
+def no_tiers(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nothing of any tier."""
+    return np.zeros(count, bool), np.ones(count, np.float32)
 
 
 def inside(count: int, seed: int = 0) -> HeldOut:
@@ -24,7 +31,7 @@ def inside(count: int, seed: int = 0) -> HeldOut:
     odds = np.zeros((count, TASKS + 1))
     odds[np.arange(count), best] = probability
     odds[np.arange(count), 1 - best] = 1 - probability
-    return HeldOut(np.where(right, best, 1 - best), odds, similarity)
+    return HeldOut(np.where(right, best, 1 - best), odds, similarity, *no_tiers(count))
 
 
 def outside(count: int, seed: int = 1, far: float = 0.3) -> HeldOut:
@@ -33,7 +40,7 @@ def outside(count: int, seed: int = 1, far: float = 0.3) -> HeldOut:
     first = random.uniform(0.5, 0.6, count)
     odds = np.stack([first, 1 - first, np.zeros(count)], axis=1)
     similarity = random.uniform(far - 0.1, far, count).astype(np.float32)
-    return HeldOut(np.full(count, TASKS), odds, similarity)
+    return HeldOut(np.full(count, TASKS), odds, similarity, *no_tiers(count))
 
 
 def both(one: HeldOut, other: HeldOut) -> HeldOut:
@@ -41,6 +48,7 @@ def both(one: HeldOut, other: HeldOut) -> HeldOut:
         np.concatenate([one.labels, other.labels]),
         np.concatenate([one.odds, other.odds]),
         np.concatenate([one.similarity, other.similarity]),
+        *no_tiers(len(one.labels) + len(other.labels)),
     )
 
 
@@ -108,7 +116,7 @@ def test_too_few_texts_leave_the_probability_as_it_is(count: int | None) -> None
 def test_where_all_is_right_the_probability_stays() -> None:
     """Without a mistake there is nothing to calibrate by; the threshold is measured even so."""
     held = inside(200)
-    perfect = HeldOut(held.odds[:, :TASKS].argmax(axis=1), held.odds, held.similarity)
+    perfect = replace(held, labels=held.odds[:, :TASKS].argmax(axis=1))
     confidence = Confidence.measured(perfect, TASKS, 0.05)
     assert confidence.of_one(0.73, 0.1) == pytest.approx(0.73)
     assert confidence.threshold == pytest.approx(np.quantile(sure(confidence, perfect), 0.05))
@@ -119,7 +127,7 @@ def test_figures_that_mislead_are_not_learned() -> None:
     held = inside(400)
     right = held.similarity < 0.5
     best = held.odds[:, :TASKS].argmax(axis=1)
-    misled = HeldOut(np.where(right, best, 1 - best), held.odds, held.similarity)
+    misled = replace(held, labels=np.where(right, best, 1 - best))
     confidence = Confidence.measured(misled, TASKS, 0.05)
     assert confidence.of_one(0.73, 0.9) == confidence.of_one(0.73, 0.1)
 

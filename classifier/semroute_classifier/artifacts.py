@@ -30,12 +30,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from semroute_classifier.encoders import Encoder, States, Vectors
-    from semroute_classifier.head import Fitted
     from semroute_classifier.utterances import UtteranceSet
 
     Progress = Callable[[int, int], None]
 
-_FORMAT = 5
+_FORMAT = 6
 _CHUNK = 32
 _VECTORS = "vectors.npy"
 
@@ -69,11 +68,14 @@ class Heads:
 class HeldOut:
     """What the task head says of utterances that it had not seen: their right ``labels``, shape
     (n,), the ``odds`` it gave, shape (n, labels), and the ``similarity`` of the nearest other
-    utterance, shape (n,)."""
+    utterance, shape (n,). ``tier_right``, shape (n,): the tier head, which had not seen them
+    either, named their tier; ``tier_sure``: with this probability, 1 where they have none."""
 
     labels: NDArray[np.int64]
     odds: NDArray[np.float64]
     similarity: NDArray[np.float32]
+    tier_right: NDArray[np.bool_]
+    tier_sure: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +148,21 @@ def _build(utterances: UtteranceSet, encoder: Encoder, progress: Progress | None
     assert task is not None
     tiers = np.array([int(u.tier or 0) - 1 for u in utterances.utterances])
     tiered = np.flatnonzero(tiers >= 0)
-    tier = heads_of.fit(features, inputs[tiered], tiers[tiered]) if len(tiered) else None
+    shared = heads_of.within(task.splits, tiered, tiers[tiered]) if len(tiered) else None
+    tier = heads_of.fit(features, inputs[tiered], tiers[tiered], shared) if len(tiered) else None
+    tier_right, tier_sure = np.zeros(len(task.rows), bool), np.ones(len(task.rows), np.float32)
+    if tier and shared:
+        mine = np.isin(task.rows, tiered)
+        tier_right[mine] = tier.odds.argmax(axis=1) == tiers[tiered[tier.rows]]
+        tier_sure[mine] = tier.odds.max(axis=1)
+    similarity = _nearest(task.rows, vectors, index)
+    # In the precision in which they are kept, so that what is read back says the same.
+    odds = task.odds.astype(np.float32).astype(np.float64)
     return Artifact(
         vectors=vectors,
         index=index,
         heads=Heads(features, task.head, tier.head if tier else None),
-        held_out=_held_out(task, tasks, vectors, index),
+        held_out=HeldOut(tasks[task.rows], odds, similarity, tier_right, tier_sure),
     )
 
 
@@ -160,13 +171,10 @@ def _can_learn(labels: NDArray[np.int64]) -> bool:
     return len(present) > 1 and bool(present.min() >= heads_of.FEWEST)
 
 
-def _held_out(fitted: Fitted, labels: NDArray[np.int64], vectors: Vectors, index: Index) -> HeldOut:
-    similarities, rows = index.search(vectors[fitted.rows], 2)
-    itself = rows[:, 0] == fitted.rows
-    nearest = np.where(itself, similarities[:, 1], similarities[:, 0])
-    # In the precision in which they are kept, so that what is read back says the same.
-    odds = fitted.odds.astype(np.float32).astype(np.float64)
-    return HeldOut(labels[fitted.rows], odds, nearest)
+def _nearest(rows: NDArray[np.int64], vectors: Vectors, index: Index) -> NDArray[np.float32]:
+    """The similarity of the nearest other utterance of each of ``rows``."""
+    similarities, found = index.search(vectors[rows], 2)
+    return np.where(found[:, 0] == rows, similarities[:, 1], similarities[:, 0])
 
 
 def _embed(texts: list[str], encoder: Encoder, progress: Progress | None) -> States:
@@ -204,7 +212,9 @@ def _learned(kept: Mapping[str, dict[str, NDArray[np.float32]]]) -> tuple[Heads,
     heads = Heads(Features.from_arrays(kept["features"]), Head.from_arrays(kept["task"]), tier)
     held = kept["held_out"]
     labels = held["labels"].astype(np.int64)
-    return heads, HeldOut(labels, held["odds"].astype(np.float64), held["similarity"])
+    odds = held["odds"].astype(np.float64)
+    right = held["tier_right"] > 0
+    return heads, HeldOut(labels, odds, held["similarity"], right, held["tier_sure"])
 
 
 def _arrays(path: Path) -> dict[str, NDArray[np.float32]]:
@@ -233,6 +243,8 @@ def _parts(artifact: Artifact) -> dict[str, dict[str, NDArray[np.float32]]]:
             "labels": held.labels.astype(np.float32),
             "odds": held.odds.astype(np.float32),
             "similarity": held.similarity,
+            "tier_right": held.tier_right.astype(np.float32),
+            "tier_sure": held.tier_sure,
         },
     }
 

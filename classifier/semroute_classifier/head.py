@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from semroute_classifier.features import Features, Inputs
 
+    Splits = list[tuple[NDArray[np.int64], NDArray[np.int64]]]
+
 FOLDS = 5
 FEWEST = FOLDS
 """Examples of its rarest label below which nothing can be learned on held-out folds."""
@@ -89,17 +91,21 @@ class Head:
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """A head, and what it says of texts that it had not seen: ``rows`` of the texts it was fitted
-    on, and their ``odds``, shape (rows, labels)."""
+    on, and their ``odds``, shape (rows, labels). ``splits`` are the pairs of (train, held out) rows
+    by which that was found; ``rows`` are those held out."""
 
     head: Head
     rows: NDArray[np.int64]
     odds: NDArray[np.float64]
+    splits: Splits
 
 
-def fit(features: Features, inputs: Inputs, labels: NDArray[np.int64]) -> Fitted | None:
+def fit(
+    features: Features, inputs: Inputs, labels: NDArray[np.int64], splits: Splits | None = None
+) -> Fitted | None:
     """Learn from examples; None where there are too few, or one label only.
 
-    ``labels`` are numbered from 0, shape (texts,).
+    ``labels`` are numbered from 0, shape (texts,). ``splits`` measure it; without, its own do.
     """
     present = np.bincount(labels)
     if len(present) < 2 or present.min() < FEWEST:
@@ -108,7 +114,7 @@ def fit(features: Features, inputs: Inputs, labels: NDArray[np.int64]) -> Fitted
     states = _of_states(features, inputs, labels, targets)
     words = _of_words(inputs, targets)
     parts = [part for part in (states, words) if part]
-    splits = list(_splits(labels))
+    splits = splits or list(_splits(labels))
     rows = np.concatenate([held for _, held in splits])
     scores = np.stack(
         [np.concatenate([part.held_out(*split) for split in splits]) for part in parts]
@@ -117,7 +123,19 @@ def fit(features: Features, inputs: Inputs, labels: NDArray[np.int64]) -> Fitted
     head = states.head(float(weights[0]))
     if words:
         head = Head(head.dense, head.pairs, words.weights(float(weights[1])), head.bias)
-    return Fitted(head, rows, softmax(np.tensordot(weights, scores, axes=1)))
+    return Fitted(head, rows, softmax(np.tensordot(weights, scores, axes=1)), splits)
+
+
+def within(splits: Splits, chosen: NDArray[np.int64], labels: NDArray[np.int64]) -> Splits | None:
+    """``splits`` of all texts as splits of the ``chosen`` ones, which have these ``labels``; None
+    where one of them would hold nothing out, or learn nothing of some label."""
+    place = np.full(max(rows.max() for pair in splits for rows in pair) + 1, -1)
+    place[chosen] = np.arange(len(chosen))
+    found = [(place[train], place[held]) for train, held in splits]
+    found = [(train[train >= 0], held[held >= 0]) for train, held in found]
+    count = len(np.unique(labels))
+    whole = all(len(held) and len(np.unique(labels[train])) == count for train, held in found)
+    return found if whole else None
 
 
 def softmax(scores: NDArray[np.floating]) -> NDArray[np.float64]:

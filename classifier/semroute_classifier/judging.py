@@ -144,6 +144,7 @@ class Judge:
             margin=odds[first] - second,
             best_task=best,
             best_tier=best_tier,
+            tier_confidence=float(tier_odds.max()) if best_tier else 0.0,
             odds=tuple([(self._labels[i], odds[i]) for i in likeliest[:MOST_ODDS]]),
             matches=matches,
             stage=stage,

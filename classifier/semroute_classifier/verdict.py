@@ -40,14 +40,14 @@ class Match:
 class Classification:
     """A verdict with its evidence.
 
-    ``task`` and ``tier`` are None where the basis is DEFAULTED. ``best_task`` and ``best_tier``
-    are what they would have been, for evaluation. ``confidence`` is that the best task is right, so
-    it is low where the query was defaulted; ``margin`` is how much likelier the best task is than
-    the runner-up; both lie in [0, 1]. ``odds`` has the probabilities of the ``MOST_ODDS`` likeliest
-    labels, likeliest first, ``none`` being a label where the set has it. ``matches`` are nearest
-    first. ``cut``: the query was too long to be read whole. ``in_context``: it was read together
-    with the turn before. ``search_seconds`` is how long it took to search and weigh the batch that
-    it was in.
+    ``task`` and ``tier`` are None where the basis is DEFAULTED. ``best_task`` and ``best_tier`` are
+    what they would have been, for evaluation; ``tier_confidence`` is the probability of the latter.
+    ``confidence`` is that the best task is right, so it is low where the query was defaulted;
+    ``margin`` is how much likelier the best task is than the runner-up; both lie in [0, 1].
+    ``odds`` has the probabilities of the ``MOST_ODDS`` likeliest labels, likeliest first, ``none``
+    being a label where the set has it. ``matches`` are nearest first. ``cut``: the query was too
+    long to be read whole. ``in_context``: it was read together with the turn before.
+    ``search_seconds`` is how long it took to search and weigh the batch that it was in.
     """
 
     task: str | None
@@ -59,6 +59,7 @@ class Classification:
     margin: float
     best_task: str
     best_tier: Tier | None
+    tier_confidence: float = 0.0
     odds: tuple[tuple[str, float], ...] = ()
     stage: Stage = Stage.FULL
     cut: bool = False
