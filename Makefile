@@ -17,10 +17,10 @@ PROTO_TOOLS := grpcio-tools==1.74.0 grpcio==1.74.0 protobuf==6.31.1 mypy-protobu
 	types-protobuf==6.32.1.20251210 setuptools==80.9.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format proto wheel bench clean
+.PHONY: help setup demo serve test check format proto reference wheel bench clean
 
 help: ## list the commands
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## install everything into .venv
 
@@ -59,6 +59,12 @@ proto: $(PROTO_READY) ## regenerate the stubs from proto/
 		--python_out=$(STUBS) --pyi_out=$(STUBS) \
 		--grpc_python_out=$(STUBS) --mypy_grpc_out=quiet:$(STUBS) $(PROTO)
 	@rm -f $(STUBS)/semroute/v1/error_reason_pb2_grpc.py*
+
+reference: $(READY) ## regenerate the reference of profiles and the schema for editors
+	@for what in markdown:docs/profile-reference.md json-schema:profiles/profile.schema.json; do \
+		$(BIN)/semroute profile reference --format $${what%%:*} > $(VENV)/reference; \
+		mv $(VENV)/reference $${what#*:}; \
+	done
 
 wheel: $(READY) ## build the wheel into dist/
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . | tail -1

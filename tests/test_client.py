@@ -110,7 +110,6 @@ async def test_decide(both: Both) -> None:
         profile="south",
         caller=pb.Caller(local_only=True),
         preferences=explained,
-        session_id="s",
     )
     assert other.model == "south_model"
     assert len(other.classification.matches) > len(decision.classification.matches)
@@ -183,6 +182,25 @@ async def test_embed_and_profiles(both: Both) -> None:
     active = await both.call("activate_profile", "south")
     assert (active.name, active.active) == ("south", True)
     assert (await both.call("decide", QUERY)).model == "south_model"
+
+
+async def test_sessions_and_status(both: Both) -> None:
+    """A session id reaches the server from every call of both clients, and either ends it."""
+    assert not (await both.aio.decide(QUERY, session_id="s")).pinned
+    assert (await asyncio.to_thread(both.sync.decide, QUERY, session_id="s")).pinned
+    async with both.aio.complete(QUERY, session_id="s") as answer:
+        await answer.read()
+    assert answer.decision
+    assert answer.decision.pinned
+    caller = pb.Caller(tenant="lab")
+    await asyncio.to_thread(both.sync.decide, QUERY, session_id="s", caller=caller)
+    status = await both.aio.status()
+    assert (status.sessions, status.requests) == (2, 4)
+    assert (await asyncio.to_thread(both.sync.status)).active == status.active
+    assert (await both.aio.end_session("s")).requests == 3
+    assert (await asyncio.to_thread(both.sync.end_session, "s", tenant="lab")).requests == 1
+    error = await both.error("end_session", "s")
+    assert (error.code, error.reason) == (grpc.StatusCode.NOT_FOUND, "UNKNOWN_SESSION")
 
 
 async def test_errors(both: Both) -> None:

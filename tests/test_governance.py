@@ -14,7 +14,16 @@ from semroute import RouterClient, RouterError
 from semroute.v1 import router_pb2 as pb
 from semroute_classifier.utterances import Tier
 from semroute_service.governance import RULES, Context, judge, screen
-from semroute_service.profile import Backend, Model, Price, Profile, Route, load_providers
+from semroute_service.profile import (
+    Backend,
+    Model,
+    Names,
+    Price,
+    Profile,
+    Route,
+    Tenant,
+    load_providers,
+)
 from semroute_service.query import Caller, Capability, Sensitivity
 from semroute_service.testing import running_server
 
@@ -48,7 +57,14 @@ ROUTES = {
     "biomedical": Route("biomedical", {Tier.LOW: ("home",)}, (), local_only_reason="sample IDs"),
     "documentation": Route("documentation", {Tier.LOW: ("home",)}, ("sky",), True, False),
 }
-PROFILE = Profile("test", "", "", "", "hashing", MODELS, ROUTES, {}, allow_cloud=True)
+TENANTS = {
+    "clinic": Tenant(allow_cloud=False),
+    "students": Tenant(models=Names(allow=frozenset({"home", "europe"}))),
+    "lab": Tenant(providers=Names(deny=frozenset({"openai"}))),
+}
+PROFILE = Profile(
+    "test", "", "", "", "hashing", MODELS, ROUTES, {}, allow_cloud=True, tenants=TENANTS
+)
 CONTEXT = Context(
     profile=PROFILE,
     route=ROUTES["default"],
@@ -81,6 +97,8 @@ CASES = {
     "local_only": Case("sky", "home", {"caller": Caller(local_only=True)}),
     "allow_cloud": Case("sky", "home", {"route": ROUTES["biomedical"]}),
     "fallback_to_cloud": Case("sky", "home", {"route": ROUTES["documentation"]}, fallback=True),
+    "tenant_models": Case("sky", "europe", {"caller": Caller("students")}),
+    "tenant_providers": Case("sky", "home", {"caller": Caller("lab")}),
     "residency": Case("sky", "europe", {"caller": Caller(region="eu")}),
     "sensitivity": Case("sky", "home", {"caller": Caller(sensitivity=Sensitivity.INTERNAL)}),
     "capability": Case("home", "sky", {"needs": frozenset({CHAT, TOOLS})}),
@@ -134,6 +152,21 @@ def test_allow_cloud() -> None:
     closed = replace(PROFILE, allow_cloud=False)
     reason = judge_in("sky", route=silent, profile=closed).reason
     assert reason == "the profile test does not allow the cloud"
+
+
+def test_a_tenant_narrows_allow_cloud() -> None:
+    """A tenant may be kept at home where the profile and the row leave the door open."""
+    denied = judge_in("sky", caller=Caller("clinic"))
+    assert (denied.rule, denied.reason) == (
+        "allow_cloud",
+        "the tenant clinic may not use the cloud",
+    )
+    assert rule_on("home", caller=Caller("clinic")) == ""
+
+
+def test_a_row_does_not_widen_its_profile() -> None:
+    """Whatever a row says, nothing leaves a profile that is closed."""
+    assert rule_on("sky", profile=replace(PROFILE, allow_cloud=False)) == "allow_cloud"
 
 
 def test_fallback_to_cloud() -> None:
@@ -232,7 +265,12 @@ MODEL = st.builds(
 )
 CONTEXTS = st.builds(
     Context,
-    profile=st.builds(replace, st.just(PROFILE), default_sensitivity=st.none() | LEVELS),
+    profile=st.builds(
+        replace,
+        st.just(PROFILE),
+        default_sensitivity=st.none() | LEVELS,
+        allow_cloud=st.booleans(),
+    ),
     route=st.builds(
         replace,
         st.just(ROUTES["default"]),
@@ -240,7 +278,11 @@ CONTEXTS = st.builds(
         fallback_to_cloud=st.booleans(),
     ),
     caller=st.builds(
-        Caller, region=REGIONS, sensitivity=st.none() | LEVELS, local_only=st.booleans()
+        Caller,
+        tenant=st.sampled_from(["", *TENANTS, "others"]),
+        region=REGIONS,
+        sensitivity=st.none() | LEVELS,
+        local_only=st.booleans(),
     ),
     needs=ABILITIES,
     prompt_tokens=TOKENS,
@@ -260,12 +302,15 @@ def may_answer(model: Model, fallback: bool, asked: Context) -> bool:
     prices = (model.price.input, model.price.output) if model.price else (0, 0)
     cost = (asked.prompt_tokens * prices[0] + tokens_out * prices[1]) / 1_000_000
     limited = asked.max_cost is not None or asked.budget_left is not None
-    stays_home = asked.caller.local_only or not asked.route.allow_cloud
+    stays_home = asked.caller.local_only or asked.caller.tenant == "clinic"
+    stays_home |= not (asked.route.allow_cloud and asked.profile.allow_cloud)
     in_window = asked.prompt_tokens + (asked.max_tokens or 0) <= (model.context or 10**9)
     return all(
         [
             model.local or not stays_home,
             model.local or not fallback or asked.route.fallback_to_cloud,
+            asked.caller.tenant != "students" or model.name in {"home", "europe"},
+            asked.caller.tenant != "lab" or model.backend.provider.id != "openai",
             asked.caller.region == "" or stands[: len(wanted)] == wanted,
             level <= model.backend.clearance,
             all(need in model.capabilities for need in asked.needs),

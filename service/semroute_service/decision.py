@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from semroute_classifier.classifier import Classification
-    from semroute_service.profile import Model
+    from semroute_service.profile import Model, Profile
 
 
 class ErrorClass(enum.StrEnum):
@@ -41,6 +41,11 @@ class ErrorClass(enum.StrEnum):
     def is_retryable(self) -> bool:
         """True where the same candidate may do better in a moment."""
         return self in _RETRYABLE
+
+    @property
+    def is_providers(self) -> bool:
+        """True where it was the backend's fault, not the caller's and not a denial."""
+        return self.value.startswith("provider_")
 
 
 _FINAL = frozenset(
@@ -115,12 +120,15 @@ class Elapsed:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Enough to explain and replay the choice of a model."""
+    """Enough to explain and replay the choice of a model.
+
+    ``pinned`` if a session held the choice to an earlier one, which ``pin_moved_from`` was before
+    its backend failed.
+    """
 
     id: str
     decided_at: datetime
-    profile: str
-    profile_revision: str
+    profile: Profile
     utterances_revision: str
     encoder: str
     classification: Classification
@@ -128,6 +136,14 @@ class Decision:
     candidates: tuple[Candidate, ...]
     reason: str
     elapsed: Elapsed
+    pinned: bool = False
+    pin_moved_from: str = ""
+
+    @property
+    def primary_model(self) -> str:
+        """The model that the row names first, admitted or not."""
+        route = self.profile.routes[self.route]
+        return route.primaries(self.classification.tier)[0]
 
     @property
     def admitted(self) -> tuple[Candidate, ...]:
@@ -182,6 +198,11 @@ class Attempt:
     time_to_first_token: float | None = None
     usage: Usage = Usage()
     cost: int = 0
+
+    @property
+    def backend_failed(self) -> bool:
+        """True where the backend was asked, and the failure was its own."""
+        return self.error_class is not None and self.error_class.is_providers
 
 
 @dataclass(frozen=True, slots=True)

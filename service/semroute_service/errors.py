@@ -4,6 +4,7 @@
     ├── InvalidRequestError          a field is wrong; says which and what would be right
     ├── UnknownProfileError
     ├── UnknownModelError
+    ├── UnknownSessionError
     ├── NoCompliantModelError        governance denied every candidate
     ├── BudgetExceededError          a budget is exhausted
     ├── OverloadedError              the encoder's queue is full
@@ -55,6 +56,16 @@ class UnknownModelError(SemrouteError):
     def __init__(self, name: str, profile: str, known: Iterable[str]) -> None:
         super().__init__(
             f'profile "{profile}" has no model "{name}"; it has: {", ".join(sorted(known))}'
+        )
+
+
+class UnknownSessionError(SemrouteError):
+    """The request names a session that is not open. The message does not repeat its id."""
+
+    def __init__(self, idle_seconds: float) -> None:
+        super().__init__(
+            "no such session is open; it never began, has ended, belongs to another tenant, or "
+            f"was idle for over {idle_seconds:g} s"
         )
 
 

@@ -1,13 +1,16 @@
 """Who may answer: every candidate passes the same rules, wherever it comes from.
 
 A rule is a small function with a name: it looks at one candidate and the request and returns the
-reason for a denial, or None. A rule that cannot be evaluated denies. The first rule that denies
-is the one reported. Nothing reaches a backend without a fresh ``screen``: not a first choice, not
-a fallback, not a model that the caller names.
+reason for a denial, or None. Its docstring is the sentence by which people know it. A rule that
+cannot be evaluated denies. The first rule that denies is the one reported. Nothing reaches a
+backend without a fresh ``screen``: not a first choice, not a fallback, not a model that the
+caller names.
 """
 
 from __future__ import annotations
 
+import inspect
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
     from semroute_service.profile import Model, Profile, Route
     from semroute_service.query import Caller
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_OUTPUT_TOKENS = 4096
 """How long an answer is taken to be, and where money is limited is let be, if nobody says."""
@@ -66,6 +71,11 @@ def rule(function: Rule) -> Rule:
     return function
 
 
+def rules() -> dict[str, str]:
+    """Every rule's name with what it holds, in words, in the order in which they are asked."""
+    return {name: " ".join((inspect.getdoc(each) or "").split()) for name, each in RULES.items()}
+
+
 def screen(models: Iterable[tuple[Model, bool]], context: Context) -> tuple[Candidate, ...]:
     """Rule on every (model, is it a fallback), keeping the order."""
     return tuple(judge(Candidate(model, fallback), context) for model, fallback in models)
@@ -74,16 +84,26 @@ def screen(models: Iterable[tuple[Model, bool]], context: Context) -> tuple[Cand
 def judge(candidate: Candidate, context: Context) -> Candidate:
     """``candidate`` with a fresh ruling; whatever ruling it had before counts for nothing."""
     estimate = context.estimate(candidate.model)
-    for name, denies in RULES.items():
-        reason = denies(candidate, context)
+    for name in RULES:
+        reason = _ask(name, candidate, context)
         if reason is not None:
             return replace(candidate, rule=name, reason=reason, estimated_cost=estimate)
     return replace(candidate, rule="", reason="", estimated_cost=estimate)
 
 
+def _ask(name: str, candidate: Candidate, context: Context) -> str | None:
+    """The rule's reason; one that fails denies, and keeps to itself what it failed on."""
+    try:
+        return RULES[name](candidate, context)
+    except Exception as error:
+        kind = type(error).__name__
+        _log.error("the rule %s failed on %s: %s", name, candidate.model.name, kind)
+        return "cannot be evaluated, and what cannot be evaluated is denied"
+
+
 @rule
 def local_only(candidate: Candidate, context: Context) -> str | None:
-    """The caller wants nothing to leave the building."""
+    """A caller that asks for local models gets no other."""
     if context.caller.local_only and not candidate.model.local:
         return "the caller allows local models only"
     return None
@@ -91,23 +111,44 @@ def local_only(candidate: Candidate, context: Context) -> str | None:
 
 @rule
 def allow_cloud(candidate: Candidate, context: Context) -> str | None:
-    """The row, and through it the profile, says whether queries may leave the building."""
-    if candidate.model.local or context.route.allow_cloud:
+    """A query leaves the building only where the profile, the row and the tenant all allow it."""
+    if candidate.model.local:
         return None
-    why = context.route.local_only_reason
-    if why:
-        return f"the row {context.route.task} stays in the building: {why}"
-    if not context.profile.allow_cloud:
-        return f"the profile {context.profile.name} does not allow the cloud"
-    return f"the row {context.route.task} does not allow the cloud"
+    profile, route = context.profile, context.route
+    if not profile.allow_cloud or not route.allow_cloud:
+        if route.local_only_reason:
+            return f"the row {route.task} stays in the building: {route.local_only_reason}"
+        closed = f"row {route.task}" if profile.allow_cloud else f"profile {profile.name}"
+        return f"the {closed} does not allow the cloud"
+    if not profile.tenant(context.caller.tenant).allow_cloud:
+        return f"{_tenant(context)} may not use the cloud"
+    return None
 
 
 @rule
 def fallback_to_cloud(candidate: Candidate, context: Context) -> str | None:
-    """A row may keep its fallbacks at home while its first choice may leave."""
+    """A row that keeps its fallbacks at home falls back to local models only."""
     if not candidate.is_fallback or candidate.model.local or context.route.fallback_to_cloud:
         return None
     return f"the row {context.route.task} does not fall back to the cloud"
+
+
+@rule
+def tenant_models(candidate: Candidate, context: Context) -> str | None:
+    """A tenant uses only the models that its lists let it use."""
+    name = candidate.model.name
+    if context.profile.tenant(context.caller.tenant).models.admits(name):
+        return None
+    return f"{_tenant(context)} may not use the model {name}"
+
+
+@rule
+def tenant_providers(candidate: Candidate, context: Context) -> str | None:
+    """A tenant uses only the providers that its lists let it use."""
+    name = candidate.model.backend.provider.id
+    if context.profile.tenant(context.caller.tenant).providers.admits(name):
+        return None
+    return f"{_tenant(context)} may not use the provider {name}"
 
 
 @rule
@@ -138,14 +179,14 @@ def sensitivity(candidate: Candidate, context: Context) -> str | None:
 
 @rule
 def capability(candidate: Candidate, context: Context) -> str | None:
-    """The model can do what the request needs; what it does not declare it cannot do."""
+    """A model can do what the request needs; what it does not declare it cannot do."""
     missing = sorted(context.needs - candidate.model.capabilities)
     return f"{candidate.model.name} does not declare {', '.join(missing)}" if missing else None
 
 
 @rule
 def context_length(candidate: Candidate, context: Context) -> str | None:
-    """The conversation and the answer fit; an undeclared context is not screened."""
+    """The conversation and its answer fit into the context; an undeclared one is not screened."""
     window = candidate.model.context
     if window is None or Capability.CHAT not in context.needs:
         return None
@@ -157,12 +198,12 @@ def context_length(candidate: Candidate, context: Context) -> str | None:
 
 @rule
 def max_cost(candidate: Candidate, context: Context) -> str | None:
-    """No request costs more than the profile or the caller allows."""
+    """No request costs more than the profile or the caller allows; its price must be known."""
     if context.max_cost is None:
         return None
     estimate = context.estimate(candidate.model)
     if estimate is None:
-        return f"the price of {candidate.model.name} is not known, and the cost is limited"
+        return _unpriced(candidate)
     if estimate <= context.max_cost:
         return None
     return f"would cost up to {_usd(estimate)}; the limit is {_usd(context.max_cost)}"
@@ -170,11 +211,12 @@ def max_cost(candidate: Candidate, context: Context) -> str | None:
 
 @rule
 def monthly_limit(candidate: Candidate, context: Context) -> str | None:
-    """The profile's month has enough money left."""
-    if context.budget_left is None or candidate.model.effective_price is None:
-        unknown = context.budget_left is not None
-        return f"the price of {candidate.model.name} is not known" if unknown else None
-    estimate = context.estimate(candidate.model) or 0
+    """The profile's month has the money left that the request may cost; its price must be known."""
+    if context.budget_left is None:
+        return None
+    estimate = context.estimate(candidate.model)
+    if estimate is None:
+        return _unpriced(candidate)
     if not estimate or estimate <= context.budget_left:
         return None
     return f"would cost up to {_usd(estimate)}; {_usd(context.budget_left)} is left this month"
@@ -195,6 +237,15 @@ def not_running(candidate: Candidate, context: Context) -> str | None:
     if not context.is_absent(candidate.model):
         return None
     return "not running"
+
+
+def _tenant(context: Context) -> str:
+    tenant = context.caller.tenant
+    return f"the tenant {tenant}" if tenant else "a caller that names no tenant"
+
+
+def _unpriced(candidate: Candidate) -> str:
+    return f"the price of {candidate.model.name} is not known, and the cost is limited"
 
 
 def _usd(nano: int) -> str:

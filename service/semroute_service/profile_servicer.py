@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,12 @@ import grpc
 
 from semroute.v1 import profile_pb2, profile_pb2_grpc
 from semroute_service import wire
-from semroute_service.errors import InvalidRequestError, NotReadyError
+from semroute_service.detection import detect, fits, recommend
+from semroute_service.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    from semroute_service.detection import Resources
+    from semroute_service.profile import Profile
     from semroute_service.server import Server
 
 Context = grpc.aio.ServicerContext
@@ -21,6 +25,7 @@ _log = logging.getLogger(__name__)
 class ProfileServicer(profile_pb2_grpc.ProfileServiceServicer):
     def __init__(self, server: Server) -> None:
         self._server = server
+        self._detection: asyncio.Task[Resources] | None = None
 
     async def ListProfiles(
         self,
@@ -53,12 +58,11 @@ class ProfileServicer(profile_pb2_grpc.ProfileServiceServicer):
             if not request.name:
                 raise InvalidRequestError(("name", "is empty; name the profile to activate"))
             router = await self._server.ready()
-            previous = router.profiles.active.name
-            await router.activate(request.name)
+            previous = await router.activate(request.name)
             active = router.profiles.active
-            _log.info("profile %s is active; it was %s", active.name, previous)
+            _log.info("profile %s is active; it was %s", active.name, previous.name)
             return profile_pb2.ActivateProfileResponse(
-                active=wire.write_summary(active, active), previous=previous
+                active=wire.write_summary(active, active), previous=previous.name
             )
         raise AssertionError
 
@@ -68,7 +72,11 @@ class ProfileServicer(profile_pb2_grpc.ProfileServiceServicer):
         context: Context[profile_pb2.DetectResourcesRequest, profile_pb2.DetectResourcesResponse],
     ) -> profile_pb2.DetectResourcesResponse:
         async with self._server.answering(context):
-            raise NotReadyError("not built yet")
+            profiles = (await self._server.ready()).profiles.all()
+            resources = await asyncio.shield(self._detection_of(profiles))
+            return wire.write_detection(
+                resources, fits(profiles, resources), recommend(profiles, resources)
+            )
         raise AssertionError
 
     async def EndSession(
@@ -77,7 +85,10 @@ class ProfileServicer(profile_pb2_grpc.ProfileServiceServicer):
         context: Context[profile_pb2.EndSessionRequest, profile_pb2.EndSessionResponse],
     ) -> profile_pb2.EndSessionResponse:
         async with self._server.answering(context):
-            raise NotReadyError("not built yet")
+            if not request.session_id:
+                raise InvalidRequestError(("session_id", "is empty; name the session to end"))
+            session, seconds = self._server.sessions.end(request.tenant, request.session_id)
+            return wire.write_session(session, seconds)
         raise AssertionError
 
     async def GetStatus(
@@ -86,5 +97,11 @@ class ProfileServicer(profile_pb2_grpc.ProfileServiceServicer):
         context: Context[profile_pb2.GetStatusRequest, profile_pb2.GetStatusResponse],
     ) -> profile_pb2.GetStatusResponse:
         async with self._server.answering(context):
-            raise NotReadyError("not built yet")
+            return wire.write_status(self._server.status())
         raise AssertionError
+
+    def _detection_of(self, profiles: list[Profile]) -> asyncio.Task[Resources]:
+        """The detection that is under way, or a new one: callers at the same moment share it."""
+        if self._detection is None or self._detection.done():
+            self._detection = asyncio.create_task(detect(profiles, self._server.settings.home))
+        return self._detection

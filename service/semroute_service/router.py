@@ -7,15 +7,16 @@ import contextlib
 import time
 import uuid
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
-from semroute_classifier.classifier import Basis, Turn
+from semroute_classifier.classifier import Turn
 from semroute_service import governance
 from semroute_service.classifying import Asked
 from semroute_service.completion import Completion
-from semroute_service.decision import Candidate, Decision, Elapsed
+from semroute_service.decision import Candidate, Decision, Elapsed, Finish
 from semroute_service.errors import (
     InvalidRequestError,
     NoCompliantModelError,
@@ -23,7 +24,8 @@ from semroute_service.errors import (
     UnknownModelError,
 )
 from semroute_service.query import Objective, Options, Preferences
-from semroute_service.sessions import TierFloors
+from semroute_service.reason import explain
+from semroute_service.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from semroute_service.ledger import Ledger
     from semroute_service.profile import Model, Profile, ProfileStore, Route
     from semroute_service.query import Query
+    from semroute_service.records import Records
+    from semroute_service.sessions import Session, Sessions
 
 EVIDENCE = 5
 EVIDENCE_EXPLAINED = 20
@@ -62,12 +66,15 @@ class Router:
         classifiers: ClassifierPool,
         backends: BackendPool,
         ledger: Ledger,
+        sessions: Sessions,
+        records: Records,
     ) -> None:
         self.profiles = profiles
         self.classifiers = classifiers
         self.backends = backends
         self.ledger = ledger
-        self.floors = TierFloors()
+        self.sessions = sessions
+        self.records = records
 
     async def decide(self, ask: Ask) -> Decision:
         """The decision on ``ask``; raises ``SemrouteError``."""
@@ -78,67 +85,94 @@ class Router:
 
     async def decide_many(self, asks: Sequence[Ask]) -> list[Decision | SemrouteError]:
         """One result for each ask, in order; those with the same encoder share its passes."""
-        start = time.perf_counter()
-        results: dict[int, Decision | SemrouteError] = {}
-        by_encoder: defaultdict[EncoderSpec, list[tuple[int, Profile]]] = defaultdict(list)
-        for i, ask in enumerate(asks):
+        records = [Record(completes=False) for _ in asks]
+        with self.records.keep(*records):
+            await self._decide_all(asks, records)
+        return [_result(record) for record in records]
+
+    async def _decide_all(self, asks: Sequence[Ask], records: Sequence[Record]) -> None:
+        """Give every record the decision on its ask, or the error."""
+        by_encoder: defaultdict[EncoderSpec, list[_Work]] = defaultdict(list)
+        for ask, record in zip(asks, records, strict=True):
             try:
-                profile = self.profiles.get(ask.profile)
-                self._check(ask, profile)
+                session = self.sessions.enter(ask.query, partial(self.profiles.get, ask.profile))
+                record.session = session
+                self._check(ask, session.profile)
             except SemrouteError as error:
-                results[i] = error
+                record.error = error
             else:
-                by_encoder[profile.encoder].append((i, profile))
-        for encoder, members in by_encoder.items():
-            classify_start = time.perf_counter()
-            asked = [_asked(asks[i], profile) for i, profile in members]
+                by_encoder[session.profile.encoder].append(_Work(ask, record, session))
+        for encoder, works in by_encoder.items():
+            start = time.perf_counter()
+            asked = [_asked(work) for work in works]
             verdicts, name = await self.classifiers.classify(encoder, asked)
-            took = time.perf_counter() - classify_start
-            for row, (i, profile) in enumerate(members):
+            took = time.perf_counter() - start
+            for row, work in enumerate(works):
                 if row and row % _YIELD_EVERY == 0:
                     await asyncio.sleep(0)
-                verdict = self.floors.hold(asks[i].query.session_id, verdicts[row])
-                work = _Work(asks[i], profile, verdict, name, start, took)
+                verdict = work.session.hold(verdicts[row])
                 try:
-                    results[i] = await self._decide(work)
+                    work.record.decision = await self._decide(work, verdict, name, took)
                 except SemrouteError as error:
-                    results[i] = error
-        return [results[i] for i in range(len(asks))]
+                    work.record.error = error
 
     async def complete(self, ask: Ask) -> AsyncGenerator[Decision | CompletionEvent, None]:
         """The decision, then what comes of it; a ``Finish`` is last, or an error is raised."""
-        options = ask.options or Options()
-        ask = Ask(ask.query, ask.profile, ask.preferences, options)
-        decision = await self.decide(ask)
-        yield decision
-        profile = self.profiles.get(decision.profile)
+        ask = replace(ask, options=ask.options or Options())
+        record = Record(completes=True)
+        with self.records.keep(record):
+            await self._decide_all([ask], [record])
+            decision = _result(record)
+            if isinstance(decision, SemrouteError):
+                raise decision
+            yield decision
+            async with contextlib.aclosing(self._answer(ask, decision, record)) as events:
+                async for event in events:
+                    yield event
+
+    async def _answer(
+        self, ask: Ask, decision: Decision, record: Record
+    ) -> AsyncGenerator[CompletionEvent, None]:
+        """What comes of ``decision``, on the profile that it was made with."""
+        profile, session = decision.profile, record.session
+        assert ask.options
+        assert session
         completion = Completion(
             decision=decision,
             query=ask.query,
-            options=options,
+            options=ask.options,
             profile=profile,
             screen_again=lambda c: self._screen_again(c, ask, profile, decision.route),
             max_cost=_max_cost(ask, profile),
             backends=self.backends,
             ledger=self.ledger,
         )
-        async with contextlib.aclosing(completion.events()) as events:
-            async for event in events:
-                yield event
+        record.attempts = completion.attempts
+        with self.sessions.answering(ask.query, session):
+            async with contextlib.aclosing(completion.events()) as events:
+                async for event in events:
+                    if isinstance(event, Finish):
+                        record.finish = event
+                        session.answered(decision.classification.task, event)
+                    yield event
 
     async def embed(self, texts: Sequence[str], profile: str = "") -> tuple[Vectors, str]:
         """The vectors of ``texts`` by the profile's encoder, and the encoder's name."""
         return await self.classifiers.embed(self.profiles.get(profile).encoder, texts)
 
-    async def activate(self, name: str) -> None:
-        """Make a profile the active one, its classifier being ready first."""
+    async def activate(self, name: str) -> Profile:
+        """Make a profile the active one, its classifier being ready first; returns the one
+        before. Sessions that are open stay on theirs."""
         profile = self.profiles.get(name)
         await self.classifiers.warm(profile.encoder)
-        await self.backends.probe(profile.backends.values())
-        self.profiles.activate(name)
+        await self.backends.probe(profile.probed)
+        return self.profiles.activate(name)
 
     @staticmethod
     def _check(ask: Ask, profile: Profile) -> None:
+        if ask.profile and ask.profile != profile.name:
+            what = f"the session runs on {profile.name}; name that or none, or end the session"
+            raise InvalidRequestError(("profile", what))
         wanted = ask.preferences.model
         if wanted and wanted not in profile.models:
             raise UnknownModelError(wanted, profile.name, profile.models)
@@ -151,35 +185,47 @@ class Router:
                 )
             )
 
-    async def _decide(self, work: _Work) -> Decision:
-        ask, profile = work.ask, work.profile
+    async def _decide(
+        self, work: _Work, verdict: Classification, encoder: str, took: float
+    ) -> Decision:
+        """``took`` is how long the classification was, in seconds."""
+        ask, session = work.ask, work.session
+        profile = session.profile
         start = time.perf_counter()
-        verdict = work.verdict
         route = profile.route(verdict.task)
         context = await self._context(ask, profile, route)
-        models = _models(ask, profile, route, verdict)
-        candidates = governance.screen(_ordered(models, ask, context), context)
-        if not any(c.admitted for c in candidates):
+        # From here on nothing is awaited: no other request of the session can pin in between.
+        named = bool(ask.preferences.model)
+        pin = None if named else session.pin(verdict.task)
+        models = _ordered(_models(ask, profile, route, verdict), ask, context)
+        if pin:
+            models = _pinned_first(models, profile.models[pin.model])
+        candidates = governance.screen(models, context)
+        chosen = next((c.model.name for c in candidates if c.admitted), None)
+        if chosen is None:
             raise self._denied(route, candidates, profile)
+        if not named:
+            session.pin_first(verdict.task, chosen)
         now = time.perf_counter()
-        elapsed = Elapsed(
-            work.took - verdict.search_seconds,
-            verdict.search_seconds,
-            now - start,
-            now - work.started,
-        )
+        pinned = pin is not None and pin.model == chosen
         return Decision(
             id=uuid.uuid4().hex,
             decided_at=datetime.now(UTC),
-            profile=profile.name,
-            profile_revision=profile.revision,
+            profile=profile,
             utterances_revision=self.classifiers.utterances.revision,
-            encoder=work.encoder,
+            encoder=encoder,
             classification=verdict,
             route=route.task,
             candidates=candidates,
-            reason=explain(verdict, route, candidates, named=bool(ask.preferences.model)),
-            elapsed=elapsed,
+            reason=explain(verdict, route, candidates, named=named, pin=pin),
+            elapsed=Elapsed(
+                embed=took - verdict.search_seconds,
+                search=verdict.search_seconds,
+                policy=now - start,
+                total=now - work.record.started,
+            ),
+            pinned=pinned,
+            pin_moved_from=pin.moved_from if pin and pinned else "",
         )
 
     async def _context(self, ask: Ask, profile: Profile, route: Route) -> governance.Context:
@@ -222,20 +268,25 @@ class Router:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """An ask on its way, with what is known of it so far. Times are seconds."""
+    """An ask on its way, in its session."""
 
     ask: Ask
-    profile: Profile
-    verdict: Classification
-    encoder: str
-    started: float
-    took: float
+    record: Record
+    session: Session
 
 
-def _asked(ask: Ask, profile: Profile) -> Asked:
-    evidence = EVIDENCE_EXPLAINED if ask.preferences.explain else EVIDENCE
-    turn = Turn(ask.query.text, ask.query.previous)
-    return Asked(turn, evidence, cascade=profile.cascade != "off")
+def _asked(work: _Work) -> Asked:
+    query = work.ask.query
+    evidence = EVIDENCE_EXPLAINED if work.ask.preferences.explain else EVIDENCE
+    turn = Turn(query.text, query.previous)
+    return Asked(turn, evidence, cascade=work.session.profile.cascade != "off")
+
+
+def _result(record: Record) -> Decision | SemrouteError:
+    if record.decision:
+        return record.decision
+    assert isinstance(record.error, SemrouteError)
+    return record.error
 
 
 def _models(
@@ -261,36 +312,15 @@ def _ordered(
     return sorted(models, key=cost)
 
 
+def _pinned_first(models: list[tuple[Model, bool]], pinned: Model) -> list[tuple[Model, bool]]:
+    """What the row says of ``pinned`` stands: a fallback is screened as one, pinned or not. One
+    that the row does not name at this tier was the first choice at another."""
+    if all(model is not pinned for model, _ in models):
+        models = [(pinned, False), *models]
+    return sorted(models, key=lambda entry: entry[0] is not pinned)
+
+
 def _max_cost(ask: Ask, profile: Profile) -> int | None:
     """The lower of the caller's and the profile's limit, in nano-USD."""
     limits = [ask.preferences.max_cost_nano_usd, profile.limits.max_per_request]
     return min((limit for limit in limits if limit is not None), default=None)
-
-
-def explain(
-    verdict: Classification, route: Route, candidates: Sequence[Candidate], *, named: bool
-) -> str:
-    """The choice in one sentence for people."""
-    chosen = next(c for c in candidates if c.admitted)
-    if verdict.basis is Basis.DEFAULTED:
-        what = "No task's utterances are near enough, so the default row applies"
-    else:
-        tier = f" at tier {verdict.tier.word}" if verdict.tier else ""
-        what = f"The query is {verdict.task}{tier} (confidence {verdict.confidence:.2f})"
-        if route.task != verdict.task:
-            what += f", which takes the {route.task} row"
-    where = "local" if chosen.model.local else "cloud"
-    who = f"{chosen.model.name} ({where}) answers"
-    if named:
-        return f"{what}; the caller named {chosen.model.name}, and {who}."
-    return f"{what}; {who}{_passed_over(candidates)}."
-
-
-def _passed_over(candidates: Sequence[Candidate]) -> str:
-    """Who was denied and why, those with the same reason together."""
-    by_reason: defaultdict[str, list[str]] = defaultdict(list)
-    for candidate in candidates:
-        if not candidate.admitted:
-            by_reason[candidate.reason].append(candidate.model.name)
-    denials = [f"{' and '.join(names)} ({reason})" for reason, names in by_reason.items()]
-    return f"; denied: {', '.join(denials)}" if denials else ""

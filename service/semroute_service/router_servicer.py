@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 
@@ -13,12 +13,13 @@ from semroute_service import wire
 from semroute_service.errors import InvalidRequestError, SemrouteError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from semroute_service.decision import Decision
     from semroute_service.router import Ask
     from semroute_service.server import Server
 
+_Request = TypeVar("_Request")
 Context = grpc.aio.ServicerContext
 
 
@@ -30,7 +31,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self, request: pb.DecideRequest, context: Context[pb.DecideRequest, pb.DecideResponse]
     ) -> pb.DecideResponse:
         async with self._server.answering(context):
-            ask = wire.read_decide(request)
+            ask = self._read(wire.read_decide, request)
             router = await self._server.ready()
             return pb.DecideResponse(decision=wire.write_decision(await router.decide(ask)))
         raise AssertionError
@@ -44,7 +45,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             if len(request.requests) > wire.MAX_BATCH:
                 what = f"holds {len(request.requests)}; at most {wire.MAX_BATCH} at a time"
                 raise InvalidRequestError(("requests", what))
-            asks = [_read(item) for item in request.requests]
+            asks = [self._read_item(item) for item in request.requests]
             router = await self._server.ready()
             good = [ask for ask in asks if not isinstance(ask, SemrouteError)]
             decided = iter(await router.decide_many(good))
@@ -58,7 +59,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         context: Context[pb.CompleteRequest, pb.CompleteResponse],
     ) -> AsyncIterator[pb.CompleteResponse]:
         async with self._server.answering(context):
-            ask = wire.read_complete(request)
+            ask = self._read(wire.read_complete, request)
             router = await self._server.ready()
             async with contextlib.aclosing(router.complete(ask)) as events:
                 async for event in events:
@@ -73,12 +74,19 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             return wire.write_embeddings(*await router.embed(texts, request.profile))
         raise AssertionError
 
+    def _read(self, read: Callable[[_Request], Ask], request: _Request) -> Ask:
+        """What the router never sees, since it cannot be read, is counted here."""
+        try:
+            return read(request)
+        except SemrouteError:
+            self._server.records.refuse()
+            raise
 
-def _read(request: pb.DecideRequest) -> Ask | SemrouteError:
-    try:
-        return wire.read_decide(request)
-    except SemrouteError as error:
-        return error
+    def _read_item(self, request: pb.DecideRequest) -> Ask | SemrouteError:
+        try:
+            return self._read(wire.read_decide, request)
+        except SemrouteError as error:
+            return error
 
 
 def _result(result: Decision | SemrouteError) -> pb.BatchDecideResult:

@@ -6,6 +6,9 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
@@ -22,8 +25,10 @@ from semroute_service.errors import NotReadyError
 from semroute_service.ledger import Ledger
 from semroute_service.profile import ProfileStore, load_profiles
 from semroute_service.profile_servicer import ProfileServicer
+from semroute_service.records import Records, Status
 from semroute_service.router import Router
 from semroute_service.router_servicer import RouterServicer
+from semroute_service.sessions import Sessions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -66,6 +71,10 @@ class Server:
         self._profiles = ProfileStore(profiles, settings.profile)
         self.warnings = (*utterances.warnings, *self._profiles.active.warnings)
         self._utterances = utterances
+        self.sessions = Sessions(settings.session_idle_seconds)
+        self.records = Records(debug=settings.debug_routing)
+        self._started_at = datetime.now(UTC)
+        self._started = time.monotonic()
         self._health = health.aio.HealthServicer()
         self._ready: asyncio.Future[Router] | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -94,6 +103,8 @@ class Server:
             ClassifierPool(self._utterances, settings.home, settings.encoder),
             BackendPool(),
             _open_ledger(settings.home),
+            self.sessions,
+            self.records,
         )
         self._ready = asyncio.get_running_loop().create_future()
         router_pb2_grpc.add_RouterServiceServicer_to_server(RouterServicer(self), self._grpc)
@@ -115,6 +126,20 @@ class Server:
         if self._ready is None or self._stopping:
             raise NotReadyError("the server is not running")
         return await asyncio.shield(self._ready)
+
+    def status(self) -> Status:
+        """What the server does, also before it is warm."""
+        return Status(
+            active=self._profiles.active,
+            utterances_revision=self._utterances.revision,
+            started_at=self._started_at,
+            uptime=time.monotonic() - self._started,
+            sessions=len(self.sessions),
+            requests=self.records.requests,
+            errors=self.records.errors,
+            fallbacks=self.records.fallbacks,
+            version=version("semroute"),
+        )
 
     async def stop(self) -> None:
         """Report NOT_SERVING first, then let calls finish for ``drain_seconds``, then end."""
@@ -162,7 +187,7 @@ class Server:
         try:
             await asyncio.gather(
                 router.classifiers.warm(profile.encoder),
-                router.backends.probe(profile.backends.values()),
+                router.backends.probe(profile.probed),
             )
         except Exception as error:  # whoever waits must hear of it
             _log.error("cannot serve: %s", error)
@@ -173,7 +198,8 @@ class Server:
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         while True:
             await asyncio.sleep(self.settings.probe_seconds)
-            await router.backends.probe(self._profiles.active.backends.values())
+            in_use = [self._profiles.active, *self.sessions.profiles()]
+            await router.backends.probe(b for p in in_use for b in p.probed)
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", *SERVICES):

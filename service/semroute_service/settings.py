@@ -30,6 +30,10 @@ class Settings:
     drain_seconds: float = 20.0
     probe_seconds: float = 15.0
     """How often optional backends are asked whether they are there."""
+    session_idle_seconds: float = 3600.0
+    """How long a session stays open that nobody uses."""
+    debug_routing: bool = False
+    """Write what becomes of every request to the log ``semroute.routing``."""
 
 
 def default_home(environment: Mapping[str, str] = os.environ) -> Path:

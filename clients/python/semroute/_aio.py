@@ -185,6 +185,24 @@ class RouterClient:
         active: profile_pb2.ProfileSummary = response.active
         return active
 
+    async def end_session(
+        self, session_id: str, *, tenant: str = "", timeout: float = DECIDE_SECONDS
+    ) -> profile_pb2.EndSessionResponse:
+        """Let go of a session; says how long it was and what it came to."""
+        request = profile_pb2.EndSessionRequest(session_id=session_id, tenant=tenant)
+        ended: profile_pb2.EndSessionResponse = await _call(
+            self._profiles.EndSession, request, timeout
+        )
+        return ended
+
+    async def status(self, *, timeout: float = DECIDE_SECONDS) -> profile_pb2.GetStatusResponse:
+        """The server's profile, revisions, uptime and counts."""
+        request = profile_pb2.GetStatusRequest()
+        status: profile_pb2.GetStatusResponse = await _call(
+            self._profiles.GetStatus, request, timeout
+        )
+        return status
+
 
 async def _call(method: Any, request: Any, timeout: float) -> Any:
     try:

@@ -182,6 +182,20 @@ class SyncRouterClient:
         active: profile_pb2.ProfileSummary = response.active
         return active
 
+    def end_session(
+        self, session_id: str, *, tenant: str = "", timeout: float = DECIDE_SECONDS
+    ) -> profile_pb2.EndSessionResponse:
+        """Let go of a session; says how long it was and what it came to."""
+        request = profile_pb2.EndSessionRequest(session_id=session_id, tenant=tenant)
+        ended: profile_pb2.EndSessionResponse = _call(self._profiles.EndSession, request, timeout)
+        return ended
+
+    def status(self, *, timeout: float = DECIDE_SECONDS) -> profile_pb2.GetStatusResponse:
+        """The server's profile, revisions, uptime and counts."""
+        request = profile_pb2.GetStatusRequest()
+        status: profile_pb2.GetStatusResponse = _call(self._profiles.GetStatus, request, timeout)
+        return status
+
 
 def _call(method: Any, request: Any, timeout: float) -> Any:
     try:

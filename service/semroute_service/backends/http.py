@@ -6,6 +6,7 @@ the environment, so a key goes to the host that the profile or the catalogue nam
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from typing import TYPE_CHECKING, Any, cast
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 5.0
 _MAX_ERROR_BYTES = 64 * 1024
+_MAX_ANSWER_BYTES = 4 * 1024 * 1024
 
 _ERROR_CLASSES = {
     400: ErrorClass.CALLER_INVALID_REQUEST,
@@ -81,18 +83,39 @@ class HttpClient:
                 async with contextlib.aclosing(_received(response)) as chunks:
                     yield chunks
 
-    async def get_json(self, backend: Backend, path: str, timeout: float) -> Any:
-        """GET a JSON document within ``timeout`` seconds; raises ``BackendError``."""
-        with _translated():
-            response = await self._client.get(
-                backend.url + path, headers=_headers(backend), timeout=timeout
-            )
-            if response.status_code != 200:
-                raise await _refusal(response)
+    async def get_models(self, backend: Backend, timeout: float) -> tuple[str, ...]:
+        """The models that ``backend`` lists, within ``timeout`` seconds in all.
+
+        Raises ``BackendError``, also where the answer is no such list.
+        """
+        body = await self._get(backend, backend.url + "/models", timeout)
         try:
-            return response.json()
-        except ValueError as error:
-            raise BackendError(ErrorClass.PROVIDER_PROTOCOL, "the answer is not JSON") from error
+            return tuple(str(model["id"]) for model in json.loads(body)["data"])
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise BackendError(ErrorClass.PROVIDER_PROTOCOL, "no list of models") from error
+
+    async def get_health(self, backend: Backend, timeout: float) -> None:
+        """Ask the provider's health endpoint, within ``timeout`` seconds in all.
+
+        Raises ``BackendError`` where it does not say that the backend is well.
+        """
+        url = backend.url.removesuffix("/v1") + backend.provider.health
+        await self._get(backend, url, timeout)
+
+    async def _get(self, backend: Backend, url: str, timeout: float) -> bytes:
+        """The whole answer. A server that sends slowly, or without end, gets no more time."""
+        try:
+            async with asyncio.timeout(timeout):
+                with _translated():
+                    async with self._client.stream(
+                        "GET", url, headers=_headers(backend)
+                    ) as response:
+                        if response.status_code != 200:
+                            raise await _refusal(response)
+                        return await _whole(response)
+        except TimeoutError as error:
+            what = f"no whole answer within {timeout:g} s"
+            raise BackendError(ErrorClass.PROVIDER_TIMEOUT, what) from error
 
 
 def classify(status: int, body: str) -> ErrorClass:
@@ -129,6 +152,15 @@ async def _received(response: httpx.Response) -> AsyncGenerator[bytes, None]:
         async with contextlib.aclosing(raw) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+
+async def _whole(response: httpx.Response) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > _MAX_ANSWER_BYTES:
+            raise BackendError(ErrorClass.PROVIDER_PROTOCOL, "the answer has no end")
+    return bytes(body)
 
 
 async def _refusal(response: httpx.Response) -> BackendError:

@@ -62,7 +62,7 @@ class BackendPool:
 
     async def _probe(self, backend: Backend) -> None:
         try:
-            served = await self._list_models(backend)
+            served = await self._http.get_models(backend, PROBE_TIMEOUT)
         except BackendError as error:
             if self._served.pop(backend.url, None) is not None:
                 _log.warning("backend %s is gone: %s", backend.name, error.detail)
@@ -75,14 +75,9 @@ class BackendPool:
             self._served.pop(backend.url, None)
 
     async def _with_id(self, model: Model) -> Model:
-        served = self._served.get(model.backend.url) or await self._list_models(model.backend)
+        backend = model.backend
+        served = self._served.get(backend.url)
+        served = served or await self._http.get_models(backend, PROBE_TIMEOUT)
         if not served:
             raise BackendError(ErrorClass.PROVIDER_MODEL_NOT_FOUND, "the backend lists no model")
         return replace(model, id=served[0])
-
-    async def _list_models(self, backend: Backend) -> tuple[str, ...]:
-        try:
-            listed = await self._http.get_json(backend, "/models", PROBE_TIMEOUT)
-            return tuple(str(model["id"]) for model in listed["data"])
-        except (KeyError, TypeError) as error:
-            raise BackendError(ErrorClass.PROVIDER_PROTOCOL, "no list of models") from error

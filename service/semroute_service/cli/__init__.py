@@ -12,6 +12,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from semroute_service.cli.encoder_options import add_encoder
+from semroute_service.cli.options import add_folder, add_home, add_server
+from semroute_service.cli.options import twin as _twin
+from semroute_service.cli.profile_options import add_profile, add_proof, add_strict
+from semroute_service.cli.servers_options import add_servers
+from semroute_service.cli.status_options import add_session, add_status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,12 +68,17 @@ def parser() -> argparse.ArgumentParser:
     _serve(commands.add_parser("serve", help="start the router"))
     _decide(commands.add_parser("decide", help="ask which model would answer, and why"))
     _complete(commands.add_parser("complete", help="have a query answered, streamed"))
+    add_status(commands.add_parser("status", help="show what a running server does"))
+    add_session(commands.add_parser("session", help="end a session"))
     _check(commands.add_parser("check", help="check profiles and utterances"))
+    _detect(commands.add_parser("detect", help="show what there is to run on, and what fits it"))
     _init(commands.add_parser("init", help="copy starter profiles and utterances here"))
     _evaluate(commands.add_parser("evaluate", help="measure the classifier on known queries"))
     _utterances(commands.add_parser("utterances", help="count utterances, check them for doubts"))
     _explain(commands.add_parser("explain", help="show what the classifier makes of a query"))
     add_encoder(commands.add_parser("encoder", help="list, build, verify and time encoders"))
+    add_profile(commands.add_parser("profile", help="list, choose, compare and make profiles"))
+    add_servers(commands.add_parser("servers", help="write how to launch a profile's own servers"))
     demo = commands.add_parser("demo", help="start a server, route a few queries, stop it")
     demo.set_defaults(run="demo:demo")
     return top
@@ -79,10 +89,12 @@ def _serve(command: argparse.ArgumentParser) -> None:
     _folders(command)
     command.add_argument(
         "--profile",
-        default=_twin("PROFILE", "development"),
+        default=_twin("PROFILE"),
         metavar="NAME",
-        help="the active profile (SEMROUTE_PROFILE; default: development)",
+        help="the active profile (SEMROUTE_PROFILE; default: the one that fits this machine, see "
+        "semroute profile recommend)",
     )
+    add_strict(command)
     command.add_argument(
         "--listen",
         default=_twin("LISTEN", "127.0.0.1:50051"),
@@ -96,17 +108,28 @@ def _serve(command: argparse.ArgumentParser) -> None:
         help="auto, bundled, hashing, a folder or a hub id; overrides the profiles' "
         "(SEMROUTE_ENCODER)",
     )
-    command.add_argument(
-        "--home",
-        default=_twin("HOME"),
-        metavar="DIR",
-        help="where artifacts and the ledger lie (SEMROUTE_HOME; default: the user's cache)",
-    )
+    add_home(command, "artifacts and the ledger lie")
     command.add_argument(
         "--log-level",
         default=_twin("LOG_LEVEL", "info"),
         choices=LOG_LEVELS,
         help="how much to log, to standard error (SEMROUTE_LOG_LEVEL; default: info)",
+    )
+    command.add_argument(
+        "--session-idle",
+        type=float,
+        default=_twin("SESSION_IDLE", "3600"),
+        metavar="S",
+        help="seconds after which an unused session ends (SEMROUTE_SESSION_IDLE; "
+        "default: %(default)s)",
+    )
+    command.add_argument(
+        "--debug-routing",
+        action="store_const",
+        const="1",
+        default=_twin("DEBUG_ROUTING", "0"),
+        help="log how every request was routed, as JSON lines on standard error "
+        "(SEMROUTE_DEBUG_ROUTING=1); no prompt is among it",
     )
     command.set_defaults(run="serve:serve")
 
@@ -137,17 +160,35 @@ def _complete(command: argparse.ArgumentParser) -> None:
     command.add_argument("--system", metavar="TEXT", help="instructions to the model")
     command.add_argument("--max-tokens", type=int, metavar="N", help="the most tokens to generate")
     command.add_argument("--temperature", type=float, metavar="T", help="between 0 and 2")
+    command.add_argument(
+        "--explain",
+        action="store_true",
+        help="show evidence, candidates and attempts, to standard error",
+    )
     command.set_defaults(run="ask:complete")
 
 
 def _check(command: argparse.ArgumentParser) -> None:
     command.description = (
         "Read every profile and utterance file as the server would; report each mistake with "
-        "file, line and key."
+        "file, line and key. Then prove, for every row and every kind of request, that governance "
+        "lets nothing through that the profile forbids."
     )
     _folders(command)
+    add_proof(command)
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run="files:check")
+
+
+def _detect(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Look for GPUs, SLURM, keys, encoders and the backends that profiles declare, for two "
+        "seconds at most, and say which profile fits. Keys are never shown."
+    )
+    add_folder(command, "profiles")
+    add_home(command, "built encoders lie")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run="detect:detect")
 
 
 def _init(command: argparse.ArgumentParser) -> None:
@@ -248,22 +289,11 @@ def _encoder(command: argparse.ArgumentParser) -> None:
 
 def _folders(command: argparse.ArgumentParser) -> None:
     for name in ("profiles", "utterances"):
-        command.add_argument(
-            f"--{name}",
-            default=_twin(name.upper()),
-            metavar="DIR",
-            help=f"the folder of {name} (SEMROUTE_{name.upper()}; default: ./{name}, or the "
-            "built-in ones where there is none)",
-        )
+        add_folder(command, name)
 
 
 def _asking(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--server",
-        default=_twin("ADDRESS", "127.0.0.1:50051"),
-        metavar="HOST:PORT",
-        help="the server to ask (SEMROUTE_ADDRESS; default: %(default)s)",
-    )
+    add_server(command)
     command.add_argument("--profile", default="", metavar="NAME", help="a profile by name")
     command.add_argument("--model", default="", metavar="NAME", help="a model of the profile")
     command.add_argument("--tenant", default="", metavar="NAME", help="who asks")
@@ -287,11 +317,6 @@ def _asking(command: argparse.ArgumentParser) -> None:
         "--timeout", type=float, default=60.0, metavar="S", help="seconds (default: %(default)s)"
     )
     command.add_argument("--json", action="store_true", help="print JSON, one object a line")
-
-
-def _twin(name: str, default: str = "") -> str:
-    """SEMROUTE_``name``, or the default where it is unset or empty."""
-    return os.environ.get(f"SEMROUTE_{name}") or default
 
 
 def _say(text: str) -> None:

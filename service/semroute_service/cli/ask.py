@@ -55,7 +55,7 @@ def decide(options: argparse.Namespace) -> int:
                 timeout=options.timeout,
             )
     except RouterError as error:
-        return _failed(error, options)
+        return output.failed(error, options)
     except _UNASKABLE as error:
         return output.fail(str(error), status=2)
     if options.json:
@@ -87,12 +87,15 @@ def complete(options: argparse.Namespace) -> int:
             for event in answer.events():
                 if options.json:
                     output.print_json(output.as_dict(event))
+                elif event.HasField("decision") and options.explain:
+                    with contextlib.redirect_stdout(sys.stderr):
+                        output.print_decision(event.decision, explain=True)
                 else:
                     print(event.delta.text, end="", flush=True)
     except RouterError as error:
         if not options.json:
             print()
-        return _failed(error, options)
+        return output.failed(error, options)
     except _UNASKABLE as error:
         return output.fail(str(error), status=2)
     finish = answer.finish
@@ -106,7 +109,21 @@ def complete(options: argparse.Namespace) -> int:
             f"{finish.usage.completion_tokens} tokens; {cost:.6f} USD]",
             file=sys.stderr,
         )
+        if options.explain:
+            with contextlib.redirect_stdout(sys.stderr):
+                _print_attempts(finish)
     return 0
+
+
+def _print_attempts(finish: pb.Finish) -> None:
+    rows = []
+    for attempt in finish.attempts:
+        failure = pb.ErrorClass.Name(attempt.error_class).removeprefix("ERROR_CLASS_").lower()
+        outcome = failure if attempt.error_class else "answered"
+        milliseconds = attempt.duration.ToMicroseconds() / 1000
+        rows.append([attempt.model, attempt.backend, f"{milliseconds:.1f}", outcome])
+    print("\nattempts")
+    output.print_table(["model", "backend", "ms", "outcome"], rows)
 
 
 def _decide_batch(options: argparse.Namespace) -> int:
@@ -125,7 +142,7 @@ def _decide_batch(options: argparse.Namespace) -> int:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 _progress(done, len(items))
     except RouterError as error:
-        return _failed(error, options)
+        return output.failed(error, options)
     except OSError as error:
         return output.fail(f"{options.out}: {error.strerror}")
     if options.json:
@@ -236,16 +253,6 @@ def _messages(options: argparse.Namespace) -> list[pb.Message]:
 
 def _text(argument: str) -> str:
     return sys.stdin.read() if argument == "-" else argument
-
-
-def _failed(error: RouterError, options: argparse.Namespace) -> int:
-    if options.json:
-        output.print_json({"error": output.error_dict(error)})
-        return 1
-    text = output.describe(error)
-    if not error.reason and error.code.name == "UNAVAILABLE":
-        text = f"no server answers at {options.server}; start one: semroute serve"
-    return output.fail(text)
 
 
 def _progress(done: int, total: int) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from semroute import RouterError, SyncRouterClient
 from semroute_service.cli import output
+from semroute_service.cli.options import twin
+from semroute_service.settings import DEFAULT_PROFILE
 
 if TYPE_CHECKING:
     import argparse
@@ -48,7 +50,11 @@ def demo(options: argparse.Namespace) -> int:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "SEMROUTE_LOG_LEVEL": "info"},
+        env={
+            **os.environ,
+            "SEMROUTE_LOG_LEVEL": "info",
+            "SEMROUTE_PROFILE": twin("PROFILE", DEFAULT_PROFILE),
+        },
     ) as server:
         try:
             address = _address(server)

@@ -13,6 +13,7 @@ from google.protobuf.json_format import MessageToDict
 from semroute.v1 import router_pb2 as pb
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterable, Sequence
 
     from google.protobuf.message import Message
@@ -39,6 +40,17 @@ def describe(error: RouterError) -> str:
     return "\n".join(lines)
 
 
+def failed(error: RouterError, options: argparse.Namespace) -> int:
+    """Say why a call failed, as ``options.json`` wants it; returns the exit status."""
+    if options.json:
+        print_json({"error": error_dict(error)})
+        return 1
+    text = describe(error)
+    if not error.reason and error.code.name == "UNAVAILABLE":
+        text = f"no server answers at {options.server}; start one: semroute serve"
+    return fail(text)
+
+
 def error_dict(error: RouterError) -> dict[str, Any]:
     """A failed call for machines."""
     return {
@@ -53,13 +65,20 @@ def error_dict(error: RouterError) -> dict[str, Any]:
     }
 
 
+def on_terminal() -> bool:
+    """Whether a person is there to be asked."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
 def print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False), flush=True)
 
 
 def as_dict(message: Message) -> dict[str, Any]:
-    """A message under its contract's own field names."""
-    return MessageToDict(message, preserving_proto_field_name=True)
+    """A message under its contract's own field names, zeros and empty texts included."""
+    return MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
 
 
 def tier_word(tier: int) -> str:
@@ -100,6 +119,11 @@ def print_decision(decision: pb.Decision, *, explain: bool = False) -> None:
     ]
     if explain:
         lines += [
+            ("provider", decision.provider),
+            (
+                "primary",
+                f"{decision.primary_model}, fallback depth {decision.fallback_depth}",
+            ),
             ("profile", f"{decision.profile} (revision {decision.profile_revision})"),
             ("encoder", f"{decision.encoder} (utterances {decision.utterances_revision})"),
             (
@@ -108,8 +132,7 @@ def print_decision(decision: pb.Decision, *, explain: bool = False) -> None:
                 f"{decision.elapsed.embed.ToMicroseconds() / 1000:.1f} ms of it embedding",
             ),
         ]
-    for name, text in lines:
-        _print_wrapped(f"{name:<10} ", text)
+    print_facts(lines)
     if explain:
         print("\ncandidates")
         rows = [
@@ -122,6 +145,12 @@ def print_decision(decision: pb.Decision, *, explain: bool = False) -> None:
             [f"{m.similarity:.2f}", m.task, tier_word(m.tier), m.utterance] for m in verdict.matches
         ]
         print_table(["cosine", "task", "tier", "utterance"], matches)
+
+
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """Names and texts in two columns; a long text wraps at the terminal's edge."""
+    for name, text in facts:
+        _print_wrapped(f"{name:<10} ", text)
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -12,10 +12,13 @@ if TYPE_CHECKING:
 
     from semroute_classifier.encoders import EncoderSpec
     from semroute_service.profile.providers import Provider
+    from semroute_service.profile.serving import ServeSpec, SlurmSpec
     from semroute_service.query import Capability, Sensitivity
 
 DEFAULT_ROUTE = "default"
 """The row for tasks without one of their own and for queries near to nothing."""
+ANY_TENANT = "*"
+"""The tenant that stands for every one not listed, and for callers that name none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class DeclaredGpu:
     type: str
     count: int = 1
     memory_gb: float | None = None
+    name: str = ""
+    """Backends whose GPU has the same name share it; empty is shared with nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,9 @@ class Backend:
     clearance: Sensitivity
     optional: bool = False
     gpu: DeclaredGpu | None = None
+    slurm: SlurmSpec | None = field(default=None, hash=False)
+    url_variable: str = ""
+    """The environment variable that the url takes its place from; empty where it names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +88,9 @@ class Model:
     capabilities: frozenset[Capability]
     context: int | None = None
     price: Price | None = None
+    quantization: str = ""
+    serve: ServeSpec | None = field(default=None, hash=False)
+    """How its own server is launched; None where that is nobody's business here."""
 
     @property
     def local(self) -> bool:
@@ -110,6 +121,30 @@ class Route:
         wanted = tier or Tier.MEDIUM
         higher = [t for t in Tier if t >= wanted and t in self.tiers]
         return self.tiers[higher[0] if higher else max(self.tiers)]
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Which names may be used: those of ``allow``, or all where it is None; never those of
+    ``deny``."""
+
+    allow: frozenset[str] | None = None
+    deny: frozenset[str] = frozenset()
+
+    def admits(self, name: str) -> bool:
+        return name not in self.deny and (self.allow is None or name in self.allow)
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """What a tenant may use, beside what the profile and the row say. Without a word, all."""
+
+    allow_cloud: bool = True
+    models: Names = Names()
+    providers: Names = Names()
+
+
+_UNRESTRICTED = Tenant()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +180,7 @@ class Profile:
     limits: Limits = Limits()
     allow_cloud: bool = False
     default_sensitivity: Sensitivity | None = None
+    tenants: Mapping[str, Tenant] = field(default_factory=dict)
     cascade: str = "auto"
     hardware: Hardware = Hardware()
     warnings: tuple[str, ...] = field(default=())
@@ -152,6 +188,16 @@ class Profile:
     def route(self, task: str | None) -> Route:
         """The row for ``task``, or the default row."""
         return self.routes.get(task or DEFAULT_ROUTE, self.routes[DEFAULT_ROUTE])
+
+    @property
+    def probed(self) -> list[Backend]:
+        """The optional backends, which are asked whether they are there; not a cloud, where
+        nothing may go to one."""
+        return [b for b in self.backends.values() if b.optional and (b.local or self.allow_cloud)]
+
+    def tenant(self, name: str) -> Tenant:
+        """What the tenant ``name`` may use; one that is not listed takes what ``*`` says."""
+        return self.tenants.get(name) or self.tenants.get(ANY_TENANT) or _UNRESTRICTED
 
     def candidates(self, route: Route, tier: Tier | None) -> list[tuple[Model, bool]]:
         """(model, is it a fallback) in the order written; ``prefer_local`` sorts the fallbacks."""

@@ -29,6 +29,8 @@ class Provider(BaseModel):
     """Base URL; empty where only the profile can know it."""
     url_env: str = ""
     """Environment variable that overrides the base URL."""
+    health: str = ""
+    """Path of what says whether a server is well, at its root beside /v1; empty where none is."""
     locality: Literal["local", "cloud"]
     region: str = ""
     key_env: tuple[str, ...] = ()

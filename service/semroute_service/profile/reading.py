@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from semroute_classifier.documents import (
@@ -18,28 +18,32 @@ from semroute_classifier.documents import (
     suggest,
     yaml_files,
 )
-from semroute_classifier.encoders import RemoteModel
-from semroute_classifier.utterances import TASK_NAME, Tier
 from semroute_service.profile.addresses import completed, fault_of
+from semroute_service.profile.encoder import read_encoder
 from semroute_service.profile.model import (
-    DEFAULT_ROUTE,
+    ANY_TENANT,
     Backend,
     Behavior,
     DeclaredGpu,
     Hardware,
     Limits,
     Model,
+    Names,
     Price,
     Profile,
-    Route,
+    Tenant,
 )
+from semroute_service.profile.notes import Notes
 from semroute_service.profile.providers import Provider, load_providers
+from semroute_service.profile.registry import with_registered
+from semroute_service.profile.rows import RowReader
 from semroute_service.profile.schema import (
     BackendSpec,
     ModelSpec,
+    NamesSpec,
     ProfileSpec,
-    RouteSpec,
     SensitivityWord,
+    TenantSpec,
 )
 from semroute_service.query import Capability, Sensitivity
 
@@ -47,7 +51,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from semroute_classifier.encoders import EncoderSpec
 
 _NANO = 1_000_000_000
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
@@ -84,40 +87,37 @@ def load_profile(
     """One profile; raises ``ConfigError`` with every problem found in it."""
     document = read_yaml(path)
     spec = document.parse(ProfileSpec)
-    return _Reading(document, spec, dict(environment)).profile(tasks)
+    known = with_registered(environment)
+    return _Reading(document, spec, known, Notes(document)).profile(tasks)
 
 
 @dataclass
 class _Reading:
-    """One file on its way; gathers problems so that a person sees all of them at once."""
+    """One file on its way."""
 
     document: Document
     spec: ProfileSpec
     environment: dict[str, str]
-    problems: list[Problem] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    notes: Notes
 
     def profile(self, tasks: Iterable[str] | None) -> Profile:
         spec, stem = self.spec, self.document.path.stem
         if spec.name and spec.name != stem:
-            self._problem(("name",), f'is "{spec.name}" but the file is named "{stem}"')
+            self.notes.problem(("name",), f'is "{spec.name}" but the file is named "{stem}"')
         if spec.behavior.enable_caching:
-            self._problem(("behavior", "enable_caching"), "answers are never cached; say false")
+            self.notes.problem(
+                ("behavior", "enable_caching"), "answers are never cached; say false"
+            )
         backends = {
             n: b for n, s in spec.backends.items() if (b := self._backend(n, s, ("backends", n)))
         }
         models = {n: m for n, s in spec.models.items() if (m := self._model(n, s, backends))}
-        encoder = self._encoder(models)
+        tenants = {n: self._tenant(n, s) for n, s in spec.governance.tenants.items()}
+        encoder = read_encoder(spec, models, tenants, self.notes)
         hardware = self._hardware()
-        self._known_models(("fallback_chain",), spec.fallback_chain)
-        routes = {t: r for t, s in spec.routes.items() if (r := self._route(t, s, models))}
-        if DEFAULT_ROUTE not in spec.routes:
-            self._problem(
-                ("routes",), "has no default row; add one, such as default: {model: NAME}"
-            )
-        if self.problems:
-            raise ConfigError(self.problems)
-        self._warn_of_unknown_tasks(routes, tasks)
+        routes = RowReader(spec, models, self.notes).rows(tasks)
+        if self.notes.problems:
+            raise ConfigError(self.notes.problems)
         return Profile(
             name=stem,
             description=spec.description,
@@ -139,21 +139,20 @@ class _Reading:
             ),
             allow_cloud=spec.governance.allow_cloud,
             default_sensitivity=_sensitivity(spec.governance.default_sensitivity),
+            tenants=tenants,
             hardware=hardware,
-            warnings=tuple(self.warnings),
+            warnings=tuple(self.notes.warnings),
         )
 
     def _hardware(self) -> Hardware:
         spec = self.spec.hardware
-        known = {name for name, provider in load_providers().items() if not provider.local} | {
-            "any"
-        }
-        for i, name in enumerate(spec.required_cloud_apis):
-            if name not in known:
-                self._problem(
-                    ("hardware", "required_cloud_apis", i),
-                    f'there is no cloud provider "{name}"{suggest(name, known)}',
-                )
+        clouds = {name for name, provider in load_providers().items() if not provider.local}
+        self.notes.known(
+            ("hardware", "required_cloud_apis"),
+            spec.required_cloud_apis,
+            clouds | {"any"},
+            "cloud provider",
+        )
         return Hardware(
             rank=spec.rank,
             gpu_types=tuple(spec.gpu_types),
@@ -165,12 +164,6 @@ class _Reading:
     def _revision(self) -> str:
         content = json.dumps(self.document.data, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
-
-    def _problem(self, key: Key, message: str) -> None:
-        self.problems.append(self.document.problem(key, message))
-
-    def _warn(self, key: Key, message: str) -> None:
-        self.warnings.append(str(self.document.problem(key, message)))
 
     def _backend(self, name: str, spec: BackendSpec, key: Key) -> Backend | None:
         """``key`` is where the backend is declared, or the model that names the provider."""
@@ -192,22 +185,22 @@ class _Reading:
             # What stays in the building may see anything; what leaves it, only what is public.
             clearance=clearance or (Sensitivity.RESTRICTED if local else Sensitivity.PUBLIC),
             optional=spec.optional,
-            gpu=DeclaredGpu(spec.gpu.type, spec.gpu.count, spec.gpu.memory_gb)
-            if spec.gpu
-            else None,
+            gpu=DeclaredGpu(**spec.gpu.model_dump()) if spec.gpu else None,
+            slurm=spec.slurm,
+            url_variable=next((found[1] for found in _VARIABLE.finditer(spec.url)), ""),
         )
 
     def _provider(self, key: Key, name: str) -> Provider | None:
         providers = load_providers()
         if name not in providers:
-            self._problem(key, f'there is no provider "{name}"{suggest(name, providers)}')
+            self.notes.problem(key, f'there is no provider "{name}"{suggest(name, providers)}')
             return None
         return providers[name]
 
     def _url(self, key: Key, written: str, provider: Provider) -> str:
         if provider.protocol == "echo":
             if written:
-                self._problem(key, "the built-in echo has no url")
+                self.notes.problem(key, "the built-in echo has no url")
             return ""
         expanded = self._expand(key, written)
         if expanded is None:
@@ -216,7 +209,7 @@ class _Reading:
         fault = fault_of(url, provider)
         if fault:
             source = "" if expanded or not provider.url_env else f" ({provider.url_env})"
-            self._problem(key, fault + source)
+            self.notes.problem(key, fault + source)
         return url.rstrip("/")
 
     def _own_url(self, provider: Provider) -> str:
@@ -226,14 +219,14 @@ class _Reading:
     def _expand(self, key: Key, text: str) -> str | None:
         """``text`` with what its variables hold; None, told as a problem, where one is not set."""
         if "$" in _VARIABLE.sub("", text):
-            self._problem(
+            self.notes.problem(
                 key, "holds a $ that names no variable; write ${NAME} or ${NAME:-default}"
             )
             return None
         found = list(_VARIABLE.finditer(text))
         unset = [m[1] for m in found if m[2] is None and not self.environment.get(m[1])]
         for name in unset:
-            self._problem(key, f"the environment variable {name} is not set")
+            self.notes.problem(key, f"the environment variable {name} is not set")
         if unset:
             return None
         return _VARIABLE.sub(lambda m: self.environment.get(m[1]) or m[2], text)
@@ -241,7 +234,7 @@ class _Reading:
     def _model(self, name: str, spec: ModelSpec, backends: dict[str, Backend]) -> Model | None:
         key: Key = ("models", name)
         if bool(spec.backend) == bool(spec.provider):
-            self._problem(key, "names a backend or a provider, one of the two")
+            self.notes.problem(key, "names a backend or a provider, one of the two")
             return None
         if spec.provider:
             backend = self._backend_of_provider(key, spec.provider)
@@ -251,11 +244,11 @@ class _Reading:
             backend = None
             if spec.backend not in self.spec.backends:
                 hint = suggest(spec.backend, self.spec.backends)
-                self._problem((*key, "backend"), f'"{spec.backend}" is not declared{hint}')
+                self.notes.problem((*key, "backend"), f'"{spec.backend}" is not declared{hint}')
         if backend is None:
             return None
         if not spec.id and not backend.local:
-            self._problem((*key, "id"), "is required: the name that the provider knows")
+            self.notes.problem((*key, "id"), "is required: the name that the provider knows")
         return Model(
             name=name,
             id=spec.id,
@@ -263,165 +256,39 @@ class _Reading:
             capabilities=_capabilities(spec, backend),
             context=spec.context,
             price=_price(spec),
+            quantization=spec.quantization,
+            serve=spec.serve,
         )
 
     def _backend_of_provider(self, key: Key, provider: str) -> Backend | None:
         if provider in self.spec.backends:
             hint = f"; write backend: {provider}"
-            self._problem((*key, "provider"), f"a backend has that name too{hint}")
+            self.notes.problem((*key, "provider"), f"a backend has that name too{hint}")
             return None
         return self._backend(provider, BackendSpec(provider=provider), key)
 
-    def _encoder(self, models: dict[str, Model]) -> EncoderSpec:
-        spec, key = self.spec.classifier.encoder, ("classifier", "encoder")
-        if isinstance(spec, str):
-            return spec
-        if spec.fallback in self.spec.models:
-            hint = "give a local encoder: auto, bundled, a folder or a hub id"
-            self._problem((*key, "fallback"), f'"{spec.fallback}" is a model; {hint}')
-        if spec.model not in self.spec.models:
-            hint = suggest(spec.model, self.spec.models)
-            self._problem((*key, "model"), f'there is no model "{spec.model}"{hint}')
-        model = models.get(spec.model)
-        if model is None:  # its own problem is told already
-            return ""
-        fault = self._fault_of_encoder(model)
-        if fault:
-            self._problem((*key, "model"), f'"{model.name}" {fault}')
-        backend = model.backend
-        return RemoteModel(
-            model.name, backend.url, model.id, backend.provider.key_env, spec.fallback
+    def _tenant(self, name: str, spec: TenantSpec) -> Tenant:
+        key: Key = ("governance", "tenants", name)
+        if not name:
+            hint = f'"{ANY_TENANT}" holds for callers that name no tenant'
+            self.notes.problem(key, f"a tenant has a name; {hint}")
+        return Tenant(
+            allow_cloud=self.notes.narrowed(
+                (*key, "allow_cloud"),
+                spec.allow_cloud,
+                self.spec.governance.allow_cloud,
+                "governance.allow_cloud",
+            ),
+            models=self._names((*key, "models"), spec.models, self.spec.models, "model"),
+            providers=self._names(
+                (*key, "providers"), spec.providers, load_providers(), "provider"
+            ),
         )
 
-    def _fault_of_encoder(self, model: Model) -> str:
-        """Why queries cannot go to ``model`` for their vectors; empty where they can."""
-        backend, kind = model.backend, self.spec.models[model.name].kind
-        asked = "because every query goes there before governance is asked"
-        if kind != "embedding":
-            return f"is a {kind} model; an encoder needs one of kind: embedding"
-        if backend.provider.protocol == "echo":
-            return "is at the built-in echo, which embeds nothing; name a model on a server"
-        if not model.id:
-            return "has no id; an encoder needs one, so that its model never changes unseen"
-        if not backend.local:
-            return f"would leave the building; an encoder must be local, {asked}"
-        if backend.clearance < Sensitivity.RESTRICTED:
-            return f"may not see restricted data; an encoder needs that clearance, {asked}"
-        region = self.spec.governance.region
-        if region and backend.region != region:
-            return (
-                f'stands in region "{backend.region}"; an encoder must stand in {region}, {asked}'
-            )
-        return ""
-
-    def _known_models(self, key: Key, names: Iterable[str]) -> bool:
-        known = True
-        for i, name in enumerate(names):
-            if name not in self.spec.models:
-                self._problem(
-                    (*key, i), f'there is no model "{name}"{suggest(name, self.spec.models)}'
-                )
-                known = False
-        return known
-
-    def _route(self, task: str, spec: RouteSpec, models: dict[str, Model]) -> Route | None:
-        key: Key = ("routes", task)
-        if not TASK_NAME.fullmatch(task) or task == "none":
-            self._problem(key, f'"{task}" is no task name')
-        tiers = self._tiers(key, spec)
-        chain = self.spec.fallback_chain if spec.fallback_chain is None else spec.fallback_chain
-        known = self._known_models((*key, "fallback_chain"), spec.fallback_chain or ())
-        allow_cloud = self._narrowed(key, "allow_cloud", spec.allow_cloud, self._profile_allows)
-        fallback_to_cloud = self._narrowed(
-            key, "fallback_to_cloud", spec.fallback_to_cloud, allow_cloud
-        )
-        if not tiers or not known or not set(chain) <= set(models):
-            return None
-        route = Route(
-            task=task,
-            tiers=tiers,
-            fallback_chain=tuple(dict.fromkeys(chain)),
-            allow_cloud=allow_cloud,
-            fallback_to_cloud=fallback_to_cloud,
-            local_only_reason=spec.local_only_reason,
-            max_tokens=spec.max_tokens,
-            temperature=spec.temperature,
-        )
-        if all(name in models for names in tiers.values() for name in names):
-            self._check_reachable(key, route, models)
-        return route
-
-    @property
-    def _profile_allows(self) -> bool:
-        return self.spec.governance.allow_cloud
-
-    def _narrowed(self, key: Key, name: str, written: bool | None, outer: bool) -> bool:
-        """What a row says, or what it inherits; a row may only narrow."""
-        if written and not outer:
-            above = "governance.allow_cloud" if name == "allow_cloud" else "the row's allow_cloud"
-            self._problem((*key, name), f"widens what {above} allows, which is false")
-        return outer if written is None else written and outer
-
-    def _tiers(self, key: Key, spec: RouteSpec) -> dict[Tier, tuple[str, ...]]:
-        if bool(spec.model) == bool(spec.tiers):
-            self._problem(key, "gives a model or tiers, one of the two")
-            return {}
-        if spec.model:
-            if spec.model not in self.spec.models:
-                hint = suggest(spec.model, self.spec.models)
-                self._problem((*key, "model"), f'there is no model "{spec.model}"{hint}')
-                return {}
-            return dict.fromkeys(Tier, (spec.model,))
-        assert spec.tiers
-        lists = {
-            Tier.LOW: spec.tiers.low,
-            Tier.MEDIUM: spec.tiers.medium,
-            Tier.HIGH: spec.tiers.high,
-        }
-        if not any(lists.values()):
-            self._problem((*key, "tiers"), "lists no model; give low, medium or high")
-        known = [self._known_models((*key, "tiers", t.word), names) for t, names in lists.items()]
-        if not all(known):
-            return {}
-        return {tier: tuple(dict.fromkeys(names)) for tier, names in lists.items() if names}
-
-    def _check_reachable(self, key: Key, route: Route, models: dict[str, Model]) -> None:
-        """Refuse a row, in any of its tiers, that governance could never let anyone serve."""
-        chain = [
-            self._never(models[name], route.fallback_to_cloud) for name in route.fallback_chain
-        ]
-        never: dict[str, str] = {}
-        for tier, names in route.tiers.items():
-            reasons = {name: self._never(models[name], route.allow_cloud) for name in names}
-            if all([*reasons.values(), *chain]):
-                why = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
-                self._problem(key, f"can never be served at tier {tier.word}: {why}")
-                return
-            never |= {name: reason for name, reason in reasons.items() if reason}
-        for name, reason in sorted(never.items()):
-            self._warn(key, f"{name} is never admitted here: it {reason}")
-
-    def _never(self, model: Model, allow_cloud: bool) -> str:
-        """Why governance could never admit ``model``; empty where it could."""
-        if not model.local and not allow_cloud:
-            return (
-                "would leave the building, which the row does not allow; "
-                "name a local model or allow_cloud"
-            )
-        cost = self.spec.cost
-        limited = cost.max_per_request is not None or cost.monthly_limit is not None
-        if limited and model.effective_price is None:
-            return "has no price, and the profile limits the cost; give it a price"
-        return ""
-
-    def _warn_of_unknown_tasks(
-        self, routes: Mapping[str, Route], tasks: Iterable[str] | None
-    ) -> None:
-        if tasks is None:
-            return
-        known = {*tasks, DEFAULT_ROUTE}
-        for task in routes.keys() - known:
-            self._warn(("routes", task), f"no utterances teach this task{suggest(task, known)}")
+    def _names(self, key: Key, spec: NamesSpec, known: Iterable[str], what: str) -> Names:
+        self.notes.known((*key, "allow"), spec.allow or (), known, what)
+        self.notes.known((*key, "deny"), spec.deny, known, what)
+        return Names(None if spec.allow is None else frozenset(spec.allow), frozenset(spec.deny))
 
 
 def _capabilities(spec: ModelSpec, backend: Backend) -> frozenset[Capability]:

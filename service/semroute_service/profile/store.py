@@ -38,6 +38,7 @@ class ProfileStore:
         """Every profile in the order of the names."""
         return [self._profiles[name] for name in sorted(self._profiles)]
 
-    def activate(self, name: str) -> None:
-        """Make ``name`` the profile of requests that name none."""
-        self._active = self.get(name)
+    def activate(self, name: str) -> Profile:
+        """Make ``name`` the profile of requests that name none; returns the one before."""
+        previous, self._active = self._active, self.get(name)
+        return previous

@@ -2,11 +2,14 @@
 
 from semroute_service.wire.errors import abort, batch_error, translate
 from semroute_service.wire.requests import MAX_BATCH, read_complete, read_decide, read_embed
+from semroute_service.wire.resources import write_detection
 from semroute_service.wire.responses import (
     write_decision,
     write_embeddings,
     write_event,
     write_profile,
+    write_session,
+    write_status,
     write_summary,
 )
 
@@ -19,8 +22,11 @@ __all__ = [
     "read_embed",
     "translate",
     "write_decision",
+    "write_detection",
     "write_embeddings",
     "write_event",
     "write_profile",
+    "write_session",
+    "write_status",
     "write_summary",
 ]

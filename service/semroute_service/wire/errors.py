@@ -43,6 +43,7 @@ TABLE: dict[type[Exception], tuple[grpc.StatusCode, str]] = {
     errors.InvalidRequestError: (_Code.INVALID_ARGUMENT, "INVALID_REQUEST"),
     errors.UnknownProfileError: (_Code.NOT_FOUND, "UNKNOWN_PROFILE"),
     errors.UnknownModelError: (_Code.NOT_FOUND, "UNKNOWN_MODEL"),
+    errors.UnknownSessionError: (_Code.NOT_FOUND, "UNKNOWN_SESSION"),
     errors.NoCompliantModelError: (_Code.FAILED_PRECONDITION, "NO_COMPLIANT_MODEL"),
     errors.BudgetExceededError: (_Code.RESOURCE_EXHAUSTED, "BUDGET_EXCEEDED"),
     errors.OverloadedError: (_Code.RESOURCE_EXHAUSTED, "OVERLOADED"),

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from semroute_service.completion import CompletionEvent
     from semroute_service.decision import Candidate, Elapsed, ErrorClass, FinishReason, Usage
     from semroute_service.profile import Profile, Route
+    from semroute_service.records import Status
+    from semroute_service.sessions import Session
 
 _TIERS = {
     None: pb.TIER_UNSPECIFIED,
@@ -43,8 +45,8 @@ def write_decision(decision: Decision) -> pb.Decision:
     return pb.Decision(
         id=decision.id,
         decided_at=_timestamp(decision.decided_at),
-        profile=decision.profile,
-        profile_revision=decision.profile_revision,
+        profile=decision.profile.name,
+        profile_revision=decision.profile.revision,
         utterances_revision=decision.utterances_revision,
         encoder=decision.encoder,
         classification=_classification(decision.classification),
@@ -52,11 +54,13 @@ def write_decision(decision: Decision) -> pb.Decision:
         backend=chosen.model.backend.name,
         provider=chosen.model.backend.provider.id,
         candidates=[_candidate(c) for c in decision.candidates],
-        primary_model=decision.candidates[0].model.name,
+        primary_model=decision.primary_model,
         fallback_chain=decision.fallback_chain,
         fallback_depth=decision.fallback_depth,
         reason=decision.reason,
         elapsed=_elapsed(decision.elapsed),
+        pinned=decision.pinned,
+        pin_moved_from=decision.pin_moved_from,
         route=decision.route,
     )
 
@@ -110,6 +114,30 @@ def write_profile(profile: Profile, active: Profile) -> profile_pb2.Profile:
         models=models,
         routes=[_route(profile, route) for route in last],
         allow_cloud=profile.allow_cloud,
+    )
+
+
+def write_session(session: Session, seconds: float) -> profile_pb2.EndSessionResponse:
+    """What a session came to that lasted so long."""
+    return profile_pb2.EndSessionResponse(
+        duration=_duration(seconds),
+        requests=session.requests,
+        cost_nano_usd=session.cost,
+        errors=session.errors,
+    )
+
+
+def write_status(status: Status) -> profile_pb2.GetStatusResponse:
+    return profile_pb2.GetStatusResponse(
+        active=write_summary(status.active, status.active),
+        utterances_revision=status.utterances_revision,
+        started_at=_timestamp(status.started_at),
+        uptime=_duration(status.uptime),
+        sessions=status.sessions,
+        requests=status.requests,
+        errors=status.errors,
+        fallbacks=status.fallbacks,
+        version=status.version,
     )
 
 
