@@ -65,7 +65,7 @@ def _models(draw: st.DrawFn) -> dict[str, Model]:
     providers = load_providers()
     found = {}
     for name in MODELS:
-        provider = providers[draw(st.sampled_from(PROVIDERS))]
+        provider = providers[draw(st.sampled_from([*PROVIDERS, *PROVIDERS[:2]]))]
         backend = Backend(
             name=f"{name}-backend",
             provider=provider,
@@ -86,11 +86,11 @@ _ROUTES = st.fixed_dictionaries(
             Route,
             task=st.just(row),
             tiers=st.dictionaries(
-                st.sampled_from(Tier), some(MODELS, min_size=1).map(tuple), min_size=1
+                st.sampled_from(Tier), some(MODELS, min_size=2).map(tuple), min_size=1
             ),
-            fallback_chain=some(MODELS).map(tuple),
-            allow_cloud=st.booleans(),
-            fallback_to_cloud=st.booleans(),
+            fallback_chain=some(MODELS, min_size=1).map(tuple),
+            allow_cloud=st.sampled_from([False, True, True]),
+            fallback_to_cloud=st.sampled_from([False, True, True]),
             max_tokens=st.none() | st.sampled_from([5, 1000]),
         )
         for row in ROWS

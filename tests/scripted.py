@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 from unittest import mock
@@ -27,6 +27,7 @@ from semroute_service.ledger import Ledger
 from semroute_service.profile import ProfileStore
 from semroute_service.proof import permitted
 from semroute_service.query import (
+    Caller,
     Capability,
     Message,
     Objective,
@@ -44,9 +45,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from semroute_service.backends import ChatRequest, Event
-    from semroute_service.profile import Model, Profile
-    from semroute_service.query import Caller
+    from semroute_service.profile import Model, Profile, Route
 
+OFTEN = [ErrorClass.PROVIDER_UNAVAILABLE, ErrorClass.PROVIDER_INTERRUPTED]
 KEYS = ("OPENAI_API_KEY", "DEEPSEEK_API_KEY", "MISTRAL_API_KEY")
 _SILENT_LENGTH = 4096
 """How long an answer is taken to be where nobody says."""
@@ -84,18 +85,27 @@ class Turn:
     options: Options
     session: str
 
+    def variant(self, named: str, *, allow_restart: bool) -> Turn:
+        """The same with a model that the caller names, or none, and with restarts or without."""
+        return replace(
+            self,
+            preferences=replace(self.preferences, model=named),
+            options=replace(self.options, allow_restart=allow_restart),
+        )
+
 
 SCRIPTS = st.builds(
     Script,
     steps=st.lists(
         st.builds(
             Step,
-            deltas=st.integers(0, 1),
-            error=st.sampled_from([None, *ErrorClass, *[ErrorClass.PROVIDER_UNAVAILABLE] * 9]),
+            deltas=st.sampled_from([0, 1, 1]),
+            error=st.sampled_from([*[None] * 4, *ErrorClass, *OFTEN * 5]),
             spent=st.sampled_from([0, 0, 10**5, 10**8, 10**12]),
             keys_go=st.sampled_from([False, False, True]),
             optional_go=st.sampled_from([False, False, True]),
         ),
+        min_size=4,
         max_size=8,
     ).map(tuple),
     keys=st.sampled_from([frozenset(KEYS), frozenset(KEYS), frozenset(KEYS[:1])]),
@@ -117,9 +127,8 @@ TURNS = st.builds(
     options=st.builds(
         Options,
         sampling=st.builds(Sampling, max_tokens=st.none() | st.sampled_from([1, 20])),
-        allow_restart=st.booleans(),
     ),
-    session=st.sampled_from(["", "s", "s"]),
+    session=st.sampled_from(["", "s", "s", "s"]),
 )
 
 
@@ -165,13 +174,8 @@ class Scene:
 
     def watch(self, model: Model) -> None:
         """An attempt is made at this moment: it must be lawful, and it must be paid for."""
-        turn, profile = self.turn, self.profile
-        route = profile.routes.get(turn.task, profile.routes["default"])
-        named = turn.preferences.model
-        first = {named} if named else set(route.primaries(turn.tier))
-        fallback = model.name in route.fallback_chain and model.name not in first
-        assert not named or model.name == named
-        assert model.name in permitted(profile, route, turn.caller, fallback)
+        turn, route = self.turn, self.route
+        fallback = self.watch_policy(model)
         assert model.capabilities >= turn.preferences.required | {Capability.CHAT}
         asked = turn.options.sampling.max_tokens or route.max_tokens
         prompt = query_of(turn).prompt_tokens
@@ -182,7 +186,20 @@ class Scene:
         self.watch_money(model, prompt, asked or _SILENT_LENGTH)
         self.tally["attempt"] += 1
         self.tally["fallback"] += fallback
-        self.tally["named"] += bool(named)
+        self.tally["named"] += bool(turn.preferences.model)
+
+    @property
+    def route(self) -> Route:
+        return self.profile.routes.get(self.turn.task, self.profile.routes["default"])
+
+    def watch_policy(self, model: Model) -> bool:
+        """``model`` is admitted: the profile must permit it. Returns whether it is a fallback."""
+        named = self.turn.preferences.model
+        first = {named} if named else set(self.route.primaries(self.turn.tier))
+        fallback = model.name in self.route.fallback_chain and model.name not in first
+        assert not named or model.name == named
+        assert model.name in permitted(self.profile, self.route, self.turn.caller, fallback)
+        return fallback
 
     def watch_money(self, model: Model, prompt: int, length: int) -> None:
         limits = [self.turn.preferences.max_cost_nano_usd, self.profile.limits.max_per_request]
@@ -231,6 +248,8 @@ def _note(event: object, scene: Scene) -> None:
     match event:
         case Decision():
             scene.tally["pinned"] += event.pinned
+            for candidate in event.admitted:
+                scene.watch_policy(candidate.model)
         case Attempt():
             scene.costs.append(event.cost)
             denied = event.error_class is ErrorClass.POLICY_DENIED

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from semroute_service.cli import main
+from semroute_service.governance import RULES
 from semroute_service.testing import ECHO_PROFILE, UTTERANCES, write_files
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     Command = Callable[..., tuple[int, str, str]]
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("serve", "decide", "complete", "check", "init", "evaluate", "demo")
+COMMANDS = (
+    *("serve", "decide", "complete", "check", "init", "evaluate", "demo", "detect", "status"),
+    *("session", "profile", "servers", "utterances", "explain", "encoder"),
+)
 FIGURES = {
     *("n", "accuracy", "lenient_accuracy", "coverage", "selective_accuracy"),
     *("abstain_precision", "abstain_recall", "auroc", "tier_accuracy", "tier_macro_f1", "ece"),
@@ -55,7 +59,7 @@ def test_no_command_shows_the_help(semroute: Command) -> None:
     """Without a command the help is shown, every command in it, and the status is 2."""
     status, out, err = semroute()
     assert (status, err) == (2, "")
-    assert all(re.search(rf"^    {command} +\w", out, re.MULTILINE) for command in COMMANDS)
+    assert all(re.search(rf"^    {command}\s+\w", out, re.MULTILINE) for command in COMMANDS)
     assert "examples:" in out
 
 
@@ -111,11 +115,13 @@ def test_check_warns(semroute: Command, folder: Path) -> None:
 
 
 def test_check_for_programs(semroute: Command, folder: Path) -> None:
-    """With --json the counts, the problems and the warnings are one object."""
+    """With --json the counts, the problems, the warnings and what is proved are one object."""
     status, out, _ = semroute("check", "--json")
     counts: dict[str, Any] = {"profiles": 1, "tasks": 2, "utterances": 7}
     checked = json.loads(out)
     assert len(checked.pop("warnings")) == 3
+    assert checked.pop("rules").keys() == RULES.keys()
+    assert checked.pop("governance").keys() == {"mine"}
     assert (status, checked) == (0, {**counts, "problems": []})
     status, out, _ = semroute("check", "--json", "--profiles", "nowhere")
     assert status == 1

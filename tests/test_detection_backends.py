@@ -274,6 +274,16 @@ async def test_a_declared_gpu_counts_where_its_backend_answers(tmp_path: Path) -
     )
 
 
+async def test_a_shared_gpu_counts_once(tmp_path: Path) -> None:
+    """Backends at two addresses that name the same GPU stand on one."""
+    async with talkers({"one": GOOD["healthy"], "other": GOOD["healthy"]}) as up:
+        profile = local(one=up["one"].url, other=up["other"].url)
+        for backend in profile["backends"].values():
+            backend["gpu"] = {"type": "H100", "name": "node-7"}
+        gpus = (await looked(loaded(tmp_path, mine=profile))).gpus
+    assert [(gpu.type, gpu.count) for gpu in gpus] == [("H100", 1)]
+
+
 def test_a_name_server_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even the end of the event loop, and so of a command, waits for a name server."""
     released = threading.Event()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -77,24 +76,20 @@ def test_no_attempt_is_ever_made_that_governance_denies() -> None:
     each model named by the caller and with none, whether an answer begins again or not."""
     tally: Counter[str] = Counter()
 
-    @settings(max_examples=400, **RELAXED)
-    @given(profile=profiles(), script=SCRIPTS, turns=st.lists(TURNS, min_size=1, max_size=3))
+    @settings(max_examples=250, **RELAXED)
+    @given(profile=profiles(), script=SCRIPTS, turns=st.lists(TURNS, min_size=2, max_size=4))
     def check(profile: Profile, script: Script, turns: list[Turn]) -> None:
         for named in ("", *MODELS):
-            wishes = [replace(turn.preferences, model=named) for turn in turns]
-            asked = [replace(t, preferences=w) for t, w in zip(turns, wishes, strict=True)]
-            tally.update(play(profile, script, asked), cases=1)
+            for restart in ROLES:
+                asked = [turn.variant(named, allow_restart=restart) for turn in turns]
+                tally.update(play(profile, script, asked), cases=1)
 
     check()
-    print(tally)
     # The cases did go where they should, so that none of this is idle.
-    assert tally["cases"] >= 1000
-    assert tally["attempt"] > 500
-    assert tally["fallback"] > 20
-    assert tally["named"] > 50
-    assert tally["pinned"] > 10
-    assert tally["denied between attempts"] > 10
-    assert tally["restart"] > 10
+    assert tally["cases"] >= 2000
+    assert tally["attempt"] > 300
+    for kind in ("fallback", "named", "pinned", "denied between attempts", "restart"):
+        assert tally[kind], kind
 
 
 @st.composite
@@ -131,7 +126,8 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         "models": {name: {"backend": name, "id": name} for name in MODELS},
         "routes": {"default": {"tiers": {"low": draw(names)}, **row}},
         "fallback_chain": draw(some(MODELS)),
-        "governance": optional(
+        "governance": {"allow_cloud": True}
+        | optional(
             allow_cloud=st.booleans(),
             region=regions,
             default_sensitivity=words,
@@ -182,7 +178,7 @@ def test_a_file_means_what_it_says(tmp_path: Path) -> None:
     those whose row could serve nobody."""
     tally: Counter[str] = Counter()
 
-    @settings(max_examples=200, **RELAXED)
+    @settings(max_examples=150, **RELAXED)
     @given(written=documents(), callers=st.lists(CALLERS, min_size=1, max_size=6))
     def check(written: dict[str, Any], callers: list[Caller]) -> None:
         path = tmp_path / "p.yaml"
@@ -202,9 +198,9 @@ def test_a_file_means_what_it_says(tmp_path: Path) -> None:
                 assert found == lawful(written, caller, fallback)
 
     check()
-    assert tally["loaded"] > 100
-    assert tally["refused"] > 5
-    assert tally["admitted"] > 300
+    assert tally["loaded"] > 50
+    assert tally["refused"]
+    assert tally["admitted"] > 100
 
 
 def test_the_strategies_know_the_catalogue() -> None:

@@ -68,6 +68,12 @@ def test_a_server_in_the_profiles_region_is_admitted(tmp_path: Path, region: str
     assert isinstance(load(tmp_path, written).encoder, RemoteModel)
 
 
+def test_a_server_that_names_a_region_needs_the_profiles(tmp_path: Path) -> None:
+    """Where nobody says where the router stands, an encoder elsewhere is no neighbour."""
+    with pytest.raises(ConfigError, match='stands in region "us"; an encoder must stand in gov'):
+        load(tmp_path, GOOD.replace("here: {", "here: {region: us, "))
+
+
 MISTAKES = [
     # what is written, instead of what, the line, the key below classifier.encoder, what is said
     ("model: bge-m3,", "model: bge-m4,", 2, ".model", 'no model "bge-m4"; did you mean "bge-m3"?'),

@@ -208,10 +208,7 @@ def _summary(
         for kind, order in kinds.items():
             causes = list(_merged(causes, kind, order))
         for merged in causes:
-            words = [" or ".join(_word(k, v) for v in values) for k, values in merged.items()]
-            words = [
-                word.replace(f" or {k} ", " or ") for k, word in zip(merged, words, strict=True)
-            ]
+            words = [_words(kind, merged[kind]) for kind in kinds if kind in merged]
             yield Unserved(rows, tuple(words), frozenset(merged))
 
 
@@ -237,6 +234,11 @@ def _rows(places: list[tuple[str, Tier]], profile: Profile) -> Iterator[str]:
     for row, found in tiers.items():
         words = " and ".join(tier.word for tier in sorted(found))
         yield row if len(found) == len(Tier) else f"{row} at tier {words}"
+
+
+def _words(kind: str, values: tuple[Any, ...]) -> str:
+    """One of several values, in words that name what they are values of once."""
+    return " or ".join(_word(kind, value) for value in values).replace(f" or {kind} ", " or ")
 
 
 def _word(kind: str, value: Any) -> str:

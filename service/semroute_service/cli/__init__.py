@@ -12,8 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from semroute_service.cli.encoder_options import add_encoder
-from semroute_service.cli.options import add_folder, add_home, add_server
-from semroute_service.cli.options import twin as _twin
+from semroute_service.cli.options import add_folder, add_home, add_server, twin
 from semroute_service.cli.profile_options import add_profile, add_proof, add_strict
 from semroute_service.cli.servers_options import add_servers
 from semroute_service.cli.status_options import add_session, add_status
@@ -28,6 +27,7 @@ examples:
   semroute decide "Fix this Snakemake rule"        which model would answer, and why
   semroute complete "What is a Bloom filter?"      the answer, streamed as it comes
   semroute decide --batch in.jsonl --out out.jsonl many decisions for a pipeline
+  semroute profile recommend                       which profile fits this machine, and why
   semroute check                                   are my profiles and utterances right?
 """
 
@@ -89,7 +89,7 @@ def _serve(command: argparse.ArgumentParser) -> None:
     _folders(command)
     command.add_argument(
         "--profile",
-        default=_twin("PROFILE"),
+        default=twin("PROFILE"),
         metavar="NAME",
         help="the active profile (SEMROUTE_PROFILE; default: the one that fits this machine, see "
         "semroute profile recommend)",
@@ -97,13 +97,13 @@ def _serve(command: argparse.ArgumentParser) -> None:
     add_strict(command)
     command.add_argument(
         "--listen",
-        default=_twin("LISTEN", "127.0.0.1:50051"),
+        default=twin("LISTEN", "127.0.0.1:50051"),
         metavar="HOST:PORT",
         help="where to listen; port 0 takes a free one (SEMROUTE_LISTEN; default: %(default)s)",
     )
     command.add_argument(
         "--encoder",
-        default=_twin("ENCODER"),
+        default=twin("ENCODER"),
         metavar="E",
         help="auto, bundled, hashing, a folder or a hub id; overrides the profiles' "
         "(SEMROUTE_ENCODER)",
@@ -111,14 +111,14 @@ def _serve(command: argparse.ArgumentParser) -> None:
     add_home(command, "artifacts and the ledger lie")
     command.add_argument(
         "--log-level",
-        default=_twin("LOG_LEVEL", "info"),
+        default=twin("LOG_LEVEL", "info"),
         choices=LOG_LEVELS,
         help="how much to log, to standard error (SEMROUTE_LOG_LEVEL; default: info)",
     )
     command.add_argument(
         "--session-idle",
         type=float,
-        default=_twin("SESSION_IDLE", "3600"),
+        default=twin("SESSION_IDLE", "3600"),
         metavar="S",
         help="seconds after which an unused session ends (SEMROUTE_SESSION_IDLE; "
         "default: %(default)s)",
@@ -127,7 +127,7 @@ def _serve(command: argparse.ArgumentParser) -> None:
         "--debug-routing",
         action="store_const",
         const="1",
-        default=_twin("DEBUG_ROUTING", "0"),
+        default=twin("DEBUG_ROUTING", "0"),
         help="log how every request was routed, as JSON lines on standard error "
         "(SEMROUTE_DEBUG_ROUTING=1); no prompt is among it",
     )
@@ -251,7 +251,7 @@ def _utterances(command: argparse.ArgumentParser) -> None:
         part.add_argument(
             "folder",
             nargs="?",
-            default=_twin("UTTERANCES"),
+            default=twin("UTTERANCES"),
             metavar="DIR",
             help="the utterances (SEMROUTE_UTTERANCES; default: ./utterances)",
         )
@@ -270,7 +270,7 @@ def _explain(command: argparse.ArgumentParser) -> None:
 def _classifying(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--utterances",
-        default=_twin("UTTERANCES"),
+        default=twin("UTTERANCES"),
         metavar="DIR",
         help="the utterances to classify by (SEMROUTE_UTTERANCES; default: ./utterances)",
     )
@@ -281,7 +281,7 @@ def _classifying(command: argparse.ArgumentParser) -> None:
 def _encoder(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--encoder",
-        default=_twin("ENCODER", "auto"),
+        default=twin("ENCODER", "auto"),
         metavar="E",
         help="auto, bundled, hashing, a folder or a hub id (default: %(default)s)",
     )

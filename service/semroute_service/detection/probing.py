@@ -21,7 +21,7 @@ from semroute_service.profile import load_providers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from semroute_service.profile import Backend, DeclaredGpu, Profile
+    from semroute_service.profile import Backend, Profile
 
 _MOST_MODELS = 200
 _LONGEST_NAME = 200
@@ -73,16 +73,17 @@ async def probe_backends(profiles: Sequence[Profile], seconds: float) -> tuple[B
 
 
 def declared_gpus(profiles: Sequence[Profile], probes: Sequence[BackendProbe]) -> tuple[Gpu, ...]:
-    """What the backends that answer are declared to run on; one address counts once."""
+    """What the backends that answer are declared to run on; one address counts once, and so does
+    a GPU with a name, which several share."""
     answering = {(probe.profile, probe.backend) for probe in probes if probe.answers}
-    gpus: dict[tuple[str, DeclaredGpu], Gpu] = {}
+    gpus: dict[object, Gpu] = {}
     for profile in profiles:
         for backend in profile.backends.values():
             gpu = backend.gpu
             if gpu and (profile.name, backend.name) in answering:
                 memory = gpu.memory_gb or usual_memory_gb(gpu.type)
                 there = Gpu(gpu_type(gpu.type), gpu.count, memory, GpuSource.BACKEND, backend.name)
-                gpus.setdefault((backend.url, gpu), there)
+                gpus.setdefault((gpu.name, gpu.type) if gpu.name else (backend.url, gpu), there)
     return tuple(gpus.values())
 
 
