@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,11 +18,11 @@ from upstream import nobody
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     Command = Callable[..., tuple[int, str, str]]
 
 KEY = "sk-xyzzy"
+SHIPPED = Path(__file__).parents[1] / "profiles"
 HYBRID: dict[str, Any] = {
     "description": "One server, one cloud",
     "hardware": {"rank": 10, "gpu_types": ["ZX80"], "required_cloud_apis": ["deepseek"]},
@@ -191,6 +192,18 @@ def test_an_unknown_profile_is_told(semroute: Command, folder: Path, command: st
     message = 'profiles: there is no profile "hybird"; did you mean "hybrid"?'
     assert status == 1
     assert message in out + err
+
+
+@pytest.mark.parametrize("name", ["t4_hybrid", "l4_t4_combined", "h100_local", "cloud_only"])
+def test_the_shipped_ones_for_programs(semroute: Command, folder: Path, name: str) -> None:
+    """Launch recipes and all, each is plain JSON, and so is what parts it from another."""
+    status, out, err = semroute("show", name, "--json", "--profiles", SHIPPED)
+    assert (status, err) == (0, "")
+    assert json.loads(out)["models"]
+    status, out, err = semroute("diff", name, "development", "--json", "--profiles", SHIPPED)
+    assert (status, err) == (0, "")
+    parts = {difference["part"] for difference in json.loads(out)["differences"]}
+    assert {"models", "rows", "hardware"} <= parts
 
 
 @pytest.mark.parametrize("command", ["list", "recommend"])

@@ -7,6 +7,8 @@ import enum
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from semroute_classifier.utterances import Tier
 from semroute_service.profile import Limits, Price, Provider
 
@@ -78,6 +80,8 @@ def _plain(value: Any) -> Any:
     match value:
         case Provider():
             return value.id
+        case BaseModel():
+            return _plain(value.model_dump(exclude_defaults=True))
         case Price() | Limits():
             nano = dataclasses.asdict(value)
             return {key: None if n is None else n / _NANO for key, n in nano.items()}
