@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from semroute_service.cli import output
+from semroute_service.cli.files import folder as folder_of
 from semroute_service.detection import Resources, detect, fits, local_servers, recommend
 from semroute_service.profile import load_profiles
-from semroute_service.settings import DEFAULT_PROFILE
+from semroute_service.settings import DEFAULT_PROFILE, default_home
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
-    from pathlib import Path
 
     from semroute_service.detection import Fit
     from semroute_service.profile import Profile
@@ -43,6 +46,24 @@ def choose(folder: Path, home: Path | None, *, strict: bool) -> str:
     level = logging.INFO if best.fits else logging.WARNING
     _log.log(level, "profile %s is chosen: %s", best.profile.name, why(best, resources))
     return best.profile.name
+
+
+def look_around(options: argparse.Namespace) -> tuple[list[Profile], Resources]:
+    """The profiles of a command's folder, and what there is to run on. Raises ``ConfigError``."""
+    profiles = list(load_profiles(folder_of("profiles", options.profiles)).values())
+    home = Path(options.home).expanduser() if options.home else default_home()
+    return profiles, asyncio.run(detect(profiles, home))
+
+
+def fit_facts(fit: Fit) -> dict[str, Any]:
+    """How a profile stands to what was found, for programs."""
+    return {
+        "profile": fit.profile.name,
+        "description": fit.profile.description,
+        "rank": fit.profile.hardware.rank,
+        "fits": fit.fits,
+        "requirements": [asdict(requirement) for requirement in fit.requirements],
+    }
 
 
 def chosen(profiles: Sequence[Profile], resources: Resources, *, strict: bool) -> Fit | None:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semroute_classifier.documents import ConfigError
 from semroute_service.cli import output
-from semroute_service.cli.choosing import requirements
-from semroute_service.cli.files import folder
+from semroute_service.cli.choosing import fit_facts, look_around, requirements
 from semroute_service.detection import Gpu, GpuSource, Resources, fits, recommend
-from semroute_service.detection import detect as look
-from semroute_service.profile import load_profiles
-from semroute_service.settings import default_home
 
 if TYPE_CHECKING:
     import argparse
@@ -32,11 +26,9 @@ _PLACES = {
 def detect(options: argparse.Namespace) -> int:
     """Look for hardware, keys and backends; keys themselves are never shown."""
     try:
-        profiles = list(load_profiles(folder("profiles", options.profiles)).values())
+        profiles, resources = look_around(options)
     except ConfigError as error:
         return output.fail(str(error))
-    home = Path(options.home).expanduser() if options.home else default_home()
-    resources = asyncio.run(look(profiles, home))
     found, best = fits(profiles, resources), recommend(profiles, resources)
     if options.json:
         output.print_json(_as_dict(resources, found, best))
@@ -49,14 +41,7 @@ def _as_dict(resources: Resources, found: Sequence[Fit], best: Fit | None) -> di
     return {
         **asdict(resources),
         "keys": sorted(resources.keys),
-        "profiles": [
-            {
-                "profile": fit.profile.name,
-                "fits": fit.fits,
-                "requirements": [asdict(requirement) for requirement in fit.requirements],
-            }
-            for fit in found
-        ],
+        "profiles": [fit_facts(fit) for fit in found],
         "recommended": best.profile.name if best else None,
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,21 +9,27 @@ from typing import TYPE_CHECKING, Any
 from semroute_classifier.documents import ConfigError, Problem, suggest, yaml_files
 from semroute_classifier.utterances import Tier
 from semroute_service.cli import output
-from semroute_service.cli.choosing import chosen, nothing_fits, passed_over, requirements, why
+from semroute_service.cli.choosing import (
+    chosen,
+    fit_facts,
+    look_around,
+    nothing_fits,
+    passed_over,
+    requirements,
+    why,
+)
 from semroute_service.cli.files import check_with, folder
 from semroute_service.cli.options import is_on
 from semroute_service.cli.profile_facts import differences, facts
-from semroute_service.detection import detect, fits
-from semroute_service.profile import load_profile, load_profiles
+from semroute_service.detection import fits
+from semroute_service.profile import load_profile
 from semroute_service.proof import permitted
 from semroute_service.query import Caller
-from semroute_service.settings import default_home
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sequence
 
-    from semroute_service.detection import Fit, Resources
     from semroute_service.profile import Model, Profile, Route
 
 _WORDS = {
@@ -41,13 +46,13 @@ _WORDS = {
 def show_all(options: argparse.Namespace) -> int:
     """Every profile in the order of choice, with what it requires."""
     try:
-        profiles, resources = _look(options)
+        profiles, resources = look_around(options)
     except ConfigError as error:
         return output.fail(str(error))
     found, best = fits(profiles, resources), chosen(profiles, resources, strict=False)
     name = best.profile.name if best else None
     if options.json:
-        output.print_json({"chosen": name, "profiles": [_fit_dict(fit) for fit in found]})
+        output.print_json({"chosen": name, "profiles": [fit_facts(fit) for fit in found]})
         return 0
     rows = [
         [
@@ -67,7 +72,7 @@ def recommend(options: argparse.Namespace) -> int:
     """The profile that a server would start with; the status is 1 where there is none."""
     try:
         strict = is_on(options, "strict")
-        profiles, resources = _look(options)
+        profiles, resources = look_around(options)
     except ValueError as error:
         return output.fail(str(error), status=2)
     except ConfigError as error:
@@ -77,9 +82,9 @@ def recommend(options: argparse.Namespace) -> int:
     if options.json:
         output.print_json(
             {
-                "recommended": _fit_dict(best) if best else None,
+                "recommended": fit_facts(best) if best else None,
                 "why": why(best, resources) if best else nothing_fits(found, strict=strict),
-                "passed_over": [_fit_dict(fit) for fit in before],
+                "passed_over": [fit_facts(fit) for fit in before],
             }
         )
         return 0 if best else 1
@@ -168,22 +173,6 @@ def find(given: str, place: Path) -> Path:
         message = f'there is no profile "{given}"{suggest(given, files)}'
         raise ConfigError([Problem(str(place), 0, "", message)])
     return files[given]
-
-
-def _look(options: argparse.Namespace) -> tuple[list[Profile], Resources]:
-    profiles = list(load_profiles(folder("profiles", options.profiles)).values())
-    home = Path(options.home).expanduser() if options.home else default_home()
-    return profiles, asyncio.run(detect(profiles, home))
-
-
-def _fit_dict(fit: Fit) -> dict[str, Any]:
-    return {
-        "profile": fit.profile.name,
-        "description": fit.profile.description,
-        "rank": fit.profile.hardware.rank,
-        "fits": fit.fits,
-        "requirements": [asdict(requirement) for requirement in fit.requirements],
-    }
 
 
 def _model_cells(model: Model) -> list[str]:
