@@ -35,6 +35,13 @@ def _loopback_only() -> None:
     socket.socket.connect = _guarded  # type: ignore[method-assign, assignment]
 
 
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home for what takes long to build, such as the shipped utterances' artifacts: what one test
+    has built the next finds."""
+    return tmp_path_factory.mktemp("kept")
+
+
 @pytest_asyncio.fixture
 async def echo_server() -> AsyncIterator[RunningServer]:
     """A real server whose only model is the built-in echo."""

@@ -64,9 +64,9 @@ def started(home: Path) -> subprocess.Popen[str]:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Ended:
+def demo(kept: Path) -> Ended:
     """One run for the whole module, because it embeds every utterance."""
-    with started(tmp_path_factory.mktemp("home")) as process:
+    with started(kept) as process:
         try:
             out, err = process.communicate(timeout=GENEROUS)
         finally:

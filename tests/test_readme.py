@@ -44,13 +44,18 @@ async def run_at(words: Sequence[str], folder: Path, address: str) -> tuple[int,
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
-async def test_every_command_of_the_readme_runs(words: list[str], tmp_path: Path) -> None:
+async def test_every_command_of_the_readme_runs(
+    words: list[str], tmp_path: Path, kept: Path
+) -> None:
     """Each command exits 0 against a running server, from the root of a clone."""
     (tmp_path / "queries.jsonl").write_text('{"query": "write a python script"}\n"hello there"\n')
     for name in ("profiles", "utterances", "tests"):
         (tmp_path / name).symlink_to(ROOT / name)
     async with running_server(
-        profiles=ROOT / "profiles", utterances=ROOT / "utterances", active="development"
+        profiles=ROOT / "profiles",
+        utterances=ROOT / "utterances",
+        active="development",
+        home=kept,
     ) as server:
         program = [sys.executable, "-m", "semroute_service.cli", *words]
         status, output = await run_at(program, tmp_path, server.address)
@@ -58,10 +63,13 @@ async def test_every_command_of_the_readme_runs(words: list[str], tmp_path: Path
     assert output
 
 
-async def test_the_python_snippet_runs(tmp_path: Path) -> None:
+async def test_the_python_snippet_runs(tmp_path: Path, kept: Path) -> None:
     """The Python example works as written, but for the port, and shows a denial."""
     async with running_server(
-        profiles=ROOT / "profiles", utterances=ROOT / "utterances", active="development"
+        profiles=ROOT / "profiles",
+        utterances=ROOT / "utterances",
+        active="development",
+        home=kept,
     ) as server:
         (snippet,) = blocks("python")
         assert ADDRESS in snippet

@@ -72,10 +72,10 @@ def examples() -> list[Example]:
 
 
 @pytest.fixture(scope="module")
-def built(shipped: UtteranceSet, tmp_path_factory: pytest.TempPathFactory) -> Built:
+def built(shipped: UtteranceSet, kept: Path) -> Built:
     """Embedded once for the file, which takes most of its time."""
-    encoder = load_encoder("bundled", tmp_path_factory.mktemp("home"))
-    artifact = load_or_build(shipped, encoder, None)
+    encoder = load_encoder("bundled", kept)
+    artifact = load_or_build(shipped, encoder, kept)
     return Built(Classifier(shipped, encoder, artifact), artifact.vectors)
 
 
