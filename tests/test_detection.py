@@ -294,8 +294,9 @@ async def test_detection_loads_no_model() -> None:
     """Neither torch nor an encoder's runtime is imported, by the command or below it."""
     code = (
         "import asyncio, sys\n"
-        "from semroute_service.cli import detect\n"
-        "asyncio.run(detect.look([], None))\n"
+        "import semroute_service.cli.detect\n"
+        "from semroute_service.detection import detect\n"
+        "asyncio.run(detect([], None))\n"
         "heavy = {'torch', 'onnxruntime', 'faiss', 'sklearn', 'sentence_transformers'}\n"
         "print(heavy & sys.modules.keys())"
     )
