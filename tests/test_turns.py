@@ -127,10 +127,14 @@ def assert_alike(one: Classification, other: Classification) -> None:
     """The same verdict, but for what the order of additions does to the last digits."""
     assert one.confidence == pytest.approx(other.confidence, abs=1e-4)
     assert one.margin == pytest.approx(other.margin, abs=1e-4)
+    assert one.tier_confidence == pytest.approx(other.tier_confidence, abs=1e-4)
     assert dict(one.odds) == pytest.approx(dict(other.odds), abs=1e-4)
     for mine, theirs in zip(one.matches, other.matches, strict=True):
         assert mine.similarity == pytest.approx(theirs.similarity, abs=1e-5)
-    one, other = (replace(v, confidence=0, margin=0, odds=(), matches=()) for v in (one, other))
+    one, other = (
+        replace(v, confidence=0, margin=0, tier_confidence=0, odds=(), matches=())
+        for v in (one, other)
+    )
     assert one == other
 
 
