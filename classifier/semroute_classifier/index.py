@@ -71,17 +71,10 @@ class Index:
         They are kept, not copied, where they are contiguous; the codes are a quarter of their size.
         """
         self._vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        self._made = _made
-        self._product = isinstance(_made, faiss.IndexPQFastScan)
-        self._graph = _made if isinstance(_made, faiss.IndexHNSW) else None
-        if self._graph is not None:
-            self._codes = faiss.downcast_index(self._graph.storage)
-        elif self._product:
-            self._codes = _made
-        else:
-            self._codes = faiss.IndexScalarQuantizer(
-                vectors.shape[1], _CODE, faiss.METRIC_INNER_PRODUCT
-            )
+        self._codes = _made
+        if _made is None:
+            width = vectors.shape[1]
+            self._codes = faiss.IndexScalarQuantizer(width, _CODE, faiss.METRIC_INNER_PRODUCT)
             _add(self._codes, self._vectors)
 
     @classmethod
@@ -112,11 +105,11 @@ class Index:
 
         Raises ``OSError`` where the folder cannot be written.
         """
-        if self._made is None:
+        if isinstance(self._codes, faiss.IndexScalarQuantizer):
             return
         path = folder / _KEPT
         try:
-            faiss.write_index(self._made, str(path))
+            faiss.write_index(self._codes, str(path))
         except RuntimeError as error:  # what FAISS calls a full disk
             raise OSError(f"{path} could not be written: {error}") from error
         (folder / _DIGEST).write_text(_digest(path, self._vectors))
@@ -161,21 +154,21 @@ class Index:
         # The count is the calling thread's own. A search is microseconds of work, and a pool of
         # threads for it would only disturb the encoder.
         faiss.omp_set_num_threads(1)
-        if self._product:
-            near: NDArray[np.int64] = self._codes.search(
-                queries, min(k + SPARE_OF_PRODUCT, len(self))
-            )[1]
+        index = self._codes
+        if isinstance(index, faiss.IndexPQFastScan):
+            near: NDArray[np.int64] = index.search(queries, min(k + SPARE_OF_PRODUCT, len(self)))[1]
             return near
         largest = np.abs(queries).max(axis=1, keepdims=True)
         codes = _codes(queries, np.maximum(largest, 1e-9))
         count = min(k + SPARE, len(self))
-        if self._graph is not None:
+        if isinstance(index, faiss.IndexHNSW):
             effort = _untyped.SearchParametersHNSW(efSearch=max(EFFORT_TO_SEARCH, count))
-            found: NDArray[np.int64] = self._graph.search(codes, count, params=effort)[1]
+            found: NDArray[np.int64] = index.search(codes, count, params=effort)[1]
             # Among many equal vectors the links may lead to too few.
             if (found[:, k - 1] >= 0).all():
                 return found
-        scanned: NDArray[np.int64] = self._codes.search(codes, count)[1]
+            index = faiss.downcast_index(index.storage)
+        scanned: NDArray[np.int64] = index.search(codes, count)[1]
         return scanned
 
     def _rank(
