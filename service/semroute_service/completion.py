@@ -236,10 +236,10 @@ class Completion:
     async def _next(self, stream: AsyncGenerator[Event, None]) -> Event:
         """The next event, within the profile's limit of silence."""
         try:
-            async with asyncio.timeout(self.profile.behavior.timeout_seconds):
+            async with asyncio.timeout(self.profile.behavior.first_token):
                 return await anext(stream)
         except TimeoutError:
-            limit = self.profile.behavior.timeout_seconds
+            limit = self.profile.behavior.first_token
             raise BackendError(ErrorClass.PROVIDER_TIMEOUT, f"silent for {limit} s") from None
         except StopAsyncIteration:
             raise BackendError(ErrorClass.PROVIDER_INTERRUPTED, "no end") from None

@@ -30,6 +30,8 @@ class ErrorClass(enum.StrEnum):
     PROVIDER_MODEL_NOT_FOUND = "provider_model_not_found"
     PROVIDER_INTERRUPTED = "provider_interrupted"
     PROVIDER_PROTOCOL = "provider_protocol"
+    SEMROUTE_HEDGED = "semroute_hedged"
+    """Another candidate, asked because this one was slow, was faster."""
     SEMROUTE_INTERNAL = "semroute_internal"
 
     @property
@@ -95,13 +97,18 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A model that could answer, with governance's ruling. ``rule`` is empty if admitted."""
+    """A model that could answer, with governance's ruling. ``rule`` is empty if admitted.
+
+    ``unavailable`` says what is known against asking it now, such as failures of late; such a
+    candidate is asked after all others. It is empty where nothing is.
+    """
 
     model: Model
     is_fallback: bool = False
     rule: str = ""
     reason: str = ""
     estimated_cost: int | None = None
+    unavailable: str = ""
 
     @property
     def admitted(self) -> bool:
@@ -148,7 +155,8 @@ class Decision:
     @property
     def admitted(self) -> tuple[Candidate, ...]:
         """The candidates that may answer, in the order in which they are tried; never empty."""
-        return tuple(c for c in self.candidates if c.admitted)
+        admitted = (c for c in self.candidates if c.admitted)
+        return tuple(sorted(admitted, key=lambda candidate: bool(candidate.unavailable)))
 
     @property
     def chosen(self) -> Candidate:

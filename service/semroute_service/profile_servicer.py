@@ -105,3 +105,10 @@ class ProfileServicer(profile_pb2_grpc.ProfileServiceServicer):
         if self._detection is None or self._detection.done():
             self._detection = asyncio.create_task(detect(profiles, self._server.settings.home))
         return self._detection
+
+    async def ListBackends(
+        self,
+        request: profile_pb2.ListBackendsRequest,
+        context: Context[profile_pb2.ListBackendsRequest, profile_pb2.ListBackendsResponse],
+    ) -> profile_pb2.ListBackendsResponse:
+        raise NotImplementedError

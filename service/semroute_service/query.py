@@ -36,6 +36,17 @@ class Capability(enum.StrEnum):
     EMBEDDING = "embedding"
 
 
+class Parameter(enum.StrEnum):
+    """A setting of a completion that some providers refuse, or know by another name."""
+
+    TEMPERATURE = "temperature"
+    TOP_P = "top_p"
+    MAX_TOKENS = "max_tokens"
+    STOP = "stop"
+    SEED = "seed"
+    TOOL_CHOICE = "tool_choice"
+
+
 class Objective(enum.StrEnum):
     """What the caller wants most from the choice of model."""
 

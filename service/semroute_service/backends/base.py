@@ -30,12 +30,28 @@ class BackendError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Clocks:
+    """How long a call may be silent, in seconds; None is without limit.
+
+    ``connect`` until the connection stands, ``headers`` from then until the answer's headers, and
+    ``idle_bytes`` between any two pieces of the answer, keep-alive comments included. Those of
+    tokens (the first one, and between two) and the total are watched where deltas arrive, not in
+    a backend.
+    """
+
+    connect: float | None = 5.0
+    headers: float | None = None
+    idle_bytes: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ChatRequest:
     """What a backend is asked to answer."""
 
     model: Model
     messages: tuple[Message, ...]
     options: Options
+    clocks: Clocks = Clocks()
 
 
 @dataclass(frozen=True, slots=True)

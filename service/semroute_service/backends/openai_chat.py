@@ -15,7 +15,7 @@ from semroute_service.backends.base import BackendError, End
 from semroute_service.backends.http import classify
 from semroute_service.backends.sse import EventParser, EventTooLongError
 from semroute_service.decision import Delta, ErrorClass, FinishReason, ToolCallDelta, Usage
-from semroute_service.query import Image, NamedTool, Role, ToolCall, ToolResult
+from semroute_service.query import Image, NamedTool, Parameter, Role, ToolCall, ToolResult
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -232,14 +232,16 @@ def request_body(request: ChatRequest, provider: Provider) -> dict[str, Any]:
         "messages": [entry for message in request.messages for entry in _messages(message)],
         "stream": True,
     }
-    if provider.stream_options:
+    if provider.usage == "asked":
         body["stream_options"] = {"include_usage": True}
     if sampling.temperature is not None:
         body["temperature"] = sampling.temperature
     if sampling.top_p is not None:
         body["top_p"] = sampling.top_p
     if sampling.max_tokens is not None:
-        body[provider.max_tokens_field] = sampling.max_tokens
+        body[
+            provider.quirks_of(request.model.id).rename.get(Parameter.MAX_TOKENS, "max_tokens")
+        ] = sampling.max_tokens
     if sampling.stop:
         body["stop"] = list(sampling.stop)
     if sampling.seed is not None:

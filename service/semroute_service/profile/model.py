@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from semroute_classifier.utterances import Tier
 
@@ -89,6 +89,8 @@ class Model:
     context: int | None = None
     price: Price | None = None
     quantization: str = ""
+    extra_body: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Further fields of every request to it, sent as written."""
     serve: ServeSpec | None = field(default=None, hash=False)
     """How its own server is launched; None where that is nobody's business here."""
 
@@ -149,11 +151,22 @@ _UNRESTRICTED = Tenant()
 
 @dataclass(frozen=True, slots=True)
 class Behavior:
-    """How backends are called. Seconds."""
+    """How backends are called. Seconds; None is no limit, and no hedging.
+
+    ``first_token`` is from the attempt's beginning, ``idle_tokens`` between two deltas and
+    ``total`` for the whole attempt; a backend watches the other clocks.
+    """
 
     prefer_local: bool = False
     max_retries: int = 0
-    timeout_seconds: float = 60.0
+    connect: float = 5.0
+    headers: float = 60.0
+    first_token: float = 60.0
+    idle_bytes: float = 60.0
+    idle_tokens: float = 60.0
+    total: float | None = None
+    hedge_after: float | None = None
+    reroute_filtered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

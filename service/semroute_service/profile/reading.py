@@ -39,6 +39,7 @@ from semroute_service.profile.registry import with_registered
 from semroute_service.profile.rows import RowReader
 from semroute_service.profile.schema import (
     BackendSpec,
+    BehaviorSpec,
     ModelSpec,
     NamesSpec,
     ProfileSpec,
@@ -128,11 +129,7 @@ class _Reading:
             models=models,
             routes=routes,
             backends={m.backend.name: m.backend for m in models.values()} | backends,
-            behavior=Behavior(
-                prefer_local=spec.behavior.prefer_local,
-                max_retries=spec.behavior.max_retries,
-                timeout_seconds=spec.behavior.timeout_seconds,
-            ),
+            behavior=_behavior(spec.behavior),
             limits=Limits(
                 max_per_request=_nano(spec.cost.max_per_request),
                 monthly=_nano(spec.cost.monthly_limit),
@@ -257,6 +254,7 @@ class _Reading:
             context=spec.context,
             price=_price(spec),
             quantization=spec.quantization,
+            extra_body=spec.extra_body,
             serve=spec.serve,
         )
 
@@ -311,3 +309,20 @@ def _nano(usd: float | None) -> int | None:
 
 def _sensitivity(word: SensitivityWord | None) -> Sensitivity | None:
     return Sensitivity[word.upper()] if word else None
+
+
+def _behavior(spec: BehaviorSpec) -> Behavior:
+    """A clock that is not set follows ``timeout_seconds``."""
+    clocks, usual = spec.clocks, spec.timeout_seconds
+    return Behavior(
+        prefer_local=spec.prefer_local,
+        max_retries=spec.max_retries,
+        connect=clocks.connect,
+        headers=clocks.headers or clocks.first_token or usual,
+        first_token=clocks.first_token or usual,
+        idle_bytes=clocks.idle_bytes or clocks.idle_tokens or usual,
+        idle_tokens=clocks.idle_tokens or usual,
+        total=clocks.total,
+        hedge_after=spec.hedge_after_seconds,
+        reroute_filtered=spec.reroute_filtered,
+    )

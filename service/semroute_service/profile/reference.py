@@ -162,7 +162,9 @@ def _type(value: _Schema, path: str, parts: _Schema) -> str:
         case "array":
             return f"list of {_type(value['items'], f'{path}[]', parts)}"
         case "object":
-            return f"name → {_type(value['additionalProperties'], f'{path}.<name>', parts)}"
+            inner = value["additionalProperties"]
+            held = "anything" if inner is True else _type(inner, f"{path}.<name>", parts)
+            return f"name → {held}"
         case "boolean":
             return "true or false"
         case "string":

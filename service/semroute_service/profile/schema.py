@@ -159,6 +159,8 @@ class ModelSpec(_Part):
     capabilities: Capabilities = Field(default=frozenset(), examples=[["tools", "json_schema"]])
     """What it can do. One that is not declared denies only requests that need it; what every model
     of the provider can do need not be repeated."""
+    extra_body: dict[str, Any] = Field(default={}, examples=[{"reasoning_effort": "low"}])
+    """Further fields of every request to it, sent as written."""
     serve: ServeSpec | None = None
     """How its own vLLM server is launched; `semroute servers` writes the recipe."""
 
@@ -201,6 +203,24 @@ class RouteSpec(_Part):
     """The temperature, where the request leaves it open."""
 
 
+class ClocksSpec(_Part):
+    """How long one attempt may be silent, in seconds. What is left out follows
+    `timeout_seconds`."""
+
+    connect: Positive = Field(default=5, examples=[5])
+    """Until the connection stands."""
+    headers: Positive | None = Field(default=None, examples=[30])
+    """Until the headers of the answer."""
+    first_token: Positive | None = Field(default=None, examples=[30])
+    """Until the first token, all that is before it included."""
+    idle_bytes: Positive | None = Field(default=None, examples=[30])
+    """Between any two pieces of the answer, a keep-alive being one."""
+    idle_tokens: Positive | None = Field(default=None, examples=[30])
+    """Between two tokens."""
+    total: Positive | None = Field(default=None, examples=[600])
+    """For the whole attempt; without a limit, where left out."""
+
+
 class BehaviorSpec(_Part):
     """How backends are called."""
 
@@ -210,6 +230,13 @@ class BehaviorSpec(_Part):
     """How often the same model is tried again where that may help."""
     timeout_seconds: Positive = Field(default=60, examples=[90])
     """How many seconds to wait for the first token, and then for each next one."""
+    clocks: ClocksSpec = ClocksSpec()
+    """Finer limits than `timeout_seconds`."""
+    hedge_after_seconds: Positive | None = Field(default=None, examples=[2])
+    """Where no token has come for so long, the next candidate is asked as well; the first to
+    answer is heard, and the other is let go. Both may cost. Left out, nothing is asked twice."""
+    reroute_filtered: bool = Field(default=False, examples=[True])
+    """Whether a candidate is asked after another's content filter refused."""
     enable_caching: bool = Field(
         default=False, examples=[False], json_schema_extra={"const": False}
     )

@@ -188,6 +188,7 @@ def _candidate(candidate: Candidate) -> pb.Candidate:
         rule=candidate.rule,
         reason=candidate.reason,
         estimated_cost_nano_usd=candidate.estimated_cost,
+        unavailable=candidate.unavailable,
     )
 
 

@@ -17,10 +17,30 @@ class GpuSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GPU_SOURCE_NVML: _ClassVar[GpuSource]
     GPU_SOURCE_SLURM: _ClassVar[GpuSource]
     GPU_SOURCE_BACKEND: _ClassVar[GpuSource]
+
+class Health(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    HEALTH_UNSPECIFIED: _ClassVar[Health]
+    HEALTH_UP: _ClassVar[Health]
+    HEALTH_DOWN: _ClassVar[Health]
+
+class Circuit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CIRCUIT_UNSPECIFIED: _ClassVar[Circuit]
+    CIRCUIT_CLOSED: _ClassVar[Circuit]
+    CIRCUIT_OPEN: _ClassVar[Circuit]
+    CIRCUIT_HALF_OPEN: _ClassVar[Circuit]
 GPU_SOURCE_UNSPECIFIED: GpuSource
 GPU_SOURCE_NVML: GpuSource
 GPU_SOURCE_SLURM: GpuSource
 GPU_SOURCE_BACKEND: GpuSource
+HEALTH_UNSPECIFIED: Health
+HEALTH_UP: Health
+HEALTH_DOWN: Health
+CIRCUIT_UNSPECIFIED: Circuit
+CIRCUIT_CLOSED: Circuit
+CIRCUIT_OPEN: Circuit
+CIRCUIT_HALF_OPEN: Circuit
 
 class ListProfilesRequest(_message.Message):
     __slots__ = ()
@@ -253,3 +273,67 @@ class GetStatusResponse(_message.Message):
     fallbacks: int
     version: str
     def __init__(self, active: _Optional[_Union[ProfileSummary, _Mapping]] = ..., utterances_revision: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., sessions: _Optional[int] = ..., requests: _Optional[int] = ..., errors: _Optional[int] = ..., fallbacks: _Optional[int] = ..., version: _Optional[str] = ...) -> None: ...
+
+class ListBackendsRequest(_message.Message):
+    __slots__ = ("profile",)
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    profile: str
+    def __init__(self, profile: _Optional[str] = ...) -> None: ...
+
+class ListBackendsResponse(_message.Message):
+    __slots__ = ("profile", "backends")
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    BACKENDS_FIELD_NUMBER: _ClassVar[int]
+    profile: str
+    backends: _containers.RepeatedCompositeFieldContainer[BackendStatus]
+    def __init__(self, profile: _Optional[str] = ..., backends: _Optional[_Iterable[_Union[BackendStatus, _Mapping]]] = ...) -> None: ...
+
+class BackendStatus(_message.Message):
+    __slots__ = ("backend", "provider", "local", "health", "problem", "checked_at", "waiting", "models")
+    BACKEND_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    CHECKED_AT_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    backend: str
+    provider: str
+    local: bool
+    health: Health
+    problem: str
+    checked_at: _timestamp_pb2.Timestamp
+    waiting: int
+    models: _containers.RepeatedCompositeFieldContainer[ModelStatus]
+    def __init__(self, backend: _Optional[str] = ..., provider: _Optional[str] = ..., local: bool = ..., health: _Optional[_Union[Health, str]] = ..., problem: _Optional[str] = ..., checked_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., waiting: _Optional[int] = ..., models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ...) -> None: ...
+
+class ModelStatus(_message.Message):
+    __slots__ = ("model", "unavailable", "circuit", "ready_in", "calls", "failures", "time_to_first_token", "tokens_per_second")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    UNAVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    CIRCUIT_FIELD_NUMBER: _ClassVar[int]
+    READY_IN_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    TIME_TO_FIRST_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    unavailable: str
+    circuit: Circuit
+    ready_in: _duration_pb2.Duration
+    calls: int
+    failures: int
+    time_to_first_token: Quantiles
+    tokens_per_second: float
+    def __init__(self, model: _Optional[str] = ..., unavailable: _Optional[str] = ..., circuit: _Optional[_Union[Circuit, str]] = ..., ready_in: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., calls: _Optional[int] = ..., failures: _Optional[int] = ..., time_to_first_token: _Optional[_Union[Quantiles, _Mapping]] = ..., tokens_per_second: _Optional[float] = ...) -> None: ...
+
+class Quantiles(_message.Message):
+    __slots__ = ("p50", "p95", "count")
+    P50_FIELD_NUMBER: _ClassVar[int]
+    P95_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    p50: _duration_pb2.Duration
+    p95: _duration_pb2.Duration
+    count: int
+    def __init__(self, p50: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., p95: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., count: _Optional[int] = ...) -> None: ...

@@ -65,6 +65,11 @@ class ProfileServiceStub(object):
                 request_serializer=semroute_dot_v1_dot_profile__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=semroute_dot_v1_dot_profile__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.ListBackends = channel.unary_unary(
+                '/semroute.v1.ProfileService/ListBackends',
+                request_serializer=semroute_dot_v1_dot_profile__pb2.ListBackendsRequest.SerializeToString,
+                response_deserializer=semroute_dot_v1_dot_profile__pb2.ListBackendsResponse.FromString,
+                _registered_method=True)
 
 
 class ProfileServiceServicer(object):
@@ -113,6 +118,13 @@ class ProfileServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListBackends(self, request, context):
+        """ListBackends says which backends can be asked now, and what is known of their models.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProfileServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +157,11 @@ def add_ProfileServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=semroute_dot_v1_dot_profile__pb2.GetStatusRequest.FromString,
                     response_serializer=semroute_dot_v1_dot_profile__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'ListBackends': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBackends,
+                    request_deserializer=semroute_dot_v1_dot_profile__pb2.ListBackendsRequest.FromString,
+                    response_serializer=semroute_dot_v1_dot_profile__pb2.ListBackendsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +327,33 @@ class ProfileService(object):
             '/semroute.v1.ProfileService/GetStatus',
             semroute_dot_v1_dot_profile__pb2.GetStatusRequest.SerializeToString,
             semroute_dot_v1_dot_profile__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBackends(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/semroute.v1.ProfileService/ListBackends',
+            semroute_dot_v1_dot_profile__pb2.ListBackendsRequest.SerializeToString,
+            semroute_dot_v1_dot_profile__pb2.ListBackendsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -121,7 +121,23 @@ _ProfileServiceGetStatusType = typing_extensions.TypeVar(
     ],
 )
 
-class ProfileServiceStub(typing.Generic[_ProfileServiceListProfilesType, _ProfileServiceGetProfileType, _ProfileServiceActivateProfileType, _ProfileServiceDetectResourcesType, _ProfileServiceEndSessionType, _ProfileServiceGetStatusType]):
+_ProfileServiceListBackendsType = typing_extensions.TypeVar(
+    '_ProfileServiceListBackendsType',
+    grpc.UnaryUnaryMultiCallable[
+        semroute.v1.profile_pb2.ListBackendsRequest,
+        semroute.v1.profile_pb2.ListBackendsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        semroute.v1.profile_pb2.ListBackendsRequest,
+        semroute.v1.profile_pb2.ListBackendsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        semroute.v1.profile_pb2.ListBackendsRequest,
+        semroute.v1.profile_pb2.ListBackendsResponse,
+    ],
+)
+
+class ProfileServiceStub(typing.Generic[_ProfileServiceListProfilesType, _ProfileServiceGetProfileType, _ProfileServiceActivateProfileType, _ProfileServiceDetectResourcesType, _ProfileServiceEndSessionType, _ProfileServiceGetStatusType, _ProfileServiceListBackendsType]):
     """ProfileService shows and switches the profiles that say who could answer."""
 
     @typing.overload
@@ -149,6 +165,10 @@ class ProfileServiceStub(typing.Generic[_ProfileServiceListProfilesType, _Profil
         grpc.UnaryUnaryMultiCallable[
             semroute.v1.profile_pb2.GetStatusRequest,
             semroute.v1.profile_pb2.GetStatusResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            semroute.v1.profile_pb2.ListBackendsRequest,
+            semroute.v1.profile_pb2.ListBackendsResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -178,6 +198,10 @@ class ProfileServiceStub(typing.Generic[_ProfileServiceListProfilesType, _Profil
             semroute.v1.profile_pb2.GetStatusRequest,
             semroute.v1.profile_pb2.GetStatusResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            semroute.v1.profile_pb2.ListBackendsRequest,
+            semroute.v1.profile_pb2.ListBackendsResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     ListProfiles: _ProfileServiceListProfilesType
@@ -197,6 +221,9 @@ class ProfileServiceStub(typing.Generic[_ProfileServiceListProfilesType, _Profil
 
     GetStatus: _ProfileServiceGetStatusType
     """GetStatus says what the server does: its profile, its revisions and what it has counted."""
+
+    ListBackends: _ProfileServiceListBackendsType
+    """ListBackends says which backends can be asked now, and what is known of their models."""
 
 ProfileServiceAsyncStub: typing_extensions.TypeAlias = ProfileServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -222,6 +249,10 @@ ProfileServiceAsyncStub: typing_extensions.TypeAlias = ProfileServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         semroute.v1.profile_pb2.GetStatusRequest,
         semroute.v1.profile_pb2.GetStatusResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        semroute.v1.profile_pb2.ListBackendsRequest,
+        semroute.v1.profile_pb2.ListBackendsResponse,
     ],
 ]
 
@@ -275,5 +306,13 @@ class ProfileServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[semroute.v1.profile_pb2.GetStatusResponse, collections.abc.Awaitable[semroute.v1.profile_pb2.GetStatusResponse]]:
         """GetStatus says what the server does: its profile, its revisions and what it has counted."""
+
+    @abc.abstractmethod
+    def ListBackends(
+        self,
+        request: semroute.v1.profile_pb2.ListBackendsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[semroute.v1.profile_pb2.ListBackendsResponse, collections.abc.Awaitable[semroute.v1.profile_pb2.ListBackendsResponse]]:
+        """ListBackends says which backends can be asked now, and what is known of their models."""
 
 def add_ProfileServiceServicer_to_server(servicer: ProfileServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

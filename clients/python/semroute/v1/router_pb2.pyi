@@ -110,6 +110,7 @@ class ErrorClass(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_CLASS_PROVIDER_INTERRUPTED: _ClassVar[ErrorClass]
     ERROR_CLASS_PROVIDER_PROTOCOL: _ClassVar[ErrorClass]
     ERROR_CLASS_SEMROUTE_INTERNAL: _ClassVar[ErrorClass]
+    ERROR_CLASS_SEMROUTE_HEDGED: _ClassVar[ErrorClass]
 
 class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -181,6 +182,7 @@ ERROR_CLASS_PROVIDER_MODEL_NOT_FOUND: ErrorClass
 ERROR_CLASS_PROVIDER_INTERRUPTED: ErrorClass
 ERROR_CLASS_PROVIDER_PROTOCOL: ErrorClass
 ERROR_CLASS_SEMROUTE_INTERNAL: ErrorClass
+ERROR_CLASS_SEMROUTE_HEDGED: ErrorClass
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
@@ -390,7 +392,7 @@ class Match(_message.Message):
     def __init__(self, utterance: _Optional[str] = ..., task: _Optional[str] = ..., tier: _Optional[_Union[Tier, str]] = ..., similarity: _Optional[float] = ...) -> None: ...
 
 class Candidate(_message.Message):
-    __slots__ = ("model", "backend", "provider", "local", "ruling", "rule", "reason", "estimated_cost_nano_usd")
+    __slots__ = ("model", "backend", "provider", "local", "ruling", "rule", "reason", "estimated_cost_nano_usd", "unavailable")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     BACKEND_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
@@ -399,6 +401,7 @@ class Candidate(_message.Message):
     RULE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     ESTIMATED_COST_NANO_USD_FIELD_NUMBER: _ClassVar[int]
+    UNAVAILABLE_FIELD_NUMBER: _ClassVar[int]
     model: str
     backend: str
     provider: str
@@ -407,7 +410,8 @@ class Candidate(_message.Message):
     rule: str
     reason: str
     estimated_cost_nano_usd: int
-    def __init__(self, model: _Optional[str] = ..., backend: _Optional[str] = ..., provider: _Optional[str] = ..., local: bool = ..., ruling: _Optional[_Union[Ruling, str]] = ..., rule: _Optional[str] = ..., reason: _Optional[str] = ..., estimated_cost_nano_usd: _Optional[int] = ...) -> None: ...
+    unavailable: str
+    def __init__(self, model: _Optional[str] = ..., backend: _Optional[str] = ..., provider: _Optional[str] = ..., local: bool = ..., ruling: _Optional[_Union[Ruling, str]] = ..., rule: _Optional[str] = ..., reason: _Optional[str] = ..., estimated_cost_nano_usd: _Optional[int] = ..., unavailable: _Optional[str] = ...) -> None: ...
 
 class BatchDecideRequest(_message.Message):
     __slots__ = ("requests",)
@@ -612,14 +616,22 @@ class EmbedRequest(_message.Message):
     def __init__(self, texts: _Optional[_Iterable[str]] = ..., profile: _Optional[str] = ..., caller: _Optional[_Union[Caller, _Mapping]] = ...) -> None: ...
 
 class EmbedResponse(_message.Message):
-    __slots__ = ("embeddings", "model", "dimension")
+    __slots__ = ("embeddings", "model", "dimension", "backend", "usage", "cost_nano_usd", "attempts")
     EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DIMENSION_FIELD_NUMBER: _ClassVar[int]
+    BACKEND_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    COST_NANO_USD_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     embeddings: _containers.RepeatedCompositeFieldContainer[Embedding]
     model: str
     dimension: int
-    def __init__(self, embeddings: _Optional[_Iterable[_Union[Embedding, _Mapping]]] = ..., model: _Optional[str] = ..., dimension: _Optional[int] = ...) -> None: ...
+    backend: str
+    usage: Usage
+    cost_nano_usd: int
+    attempts: _containers.RepeatedCompositeFieldContainer[Attempt]
+    def __init__(self, embeddings: _Optional[_Iterable[_Union[Embedding, _Mapping]]] = ..., model: _Optional[str] = ..., dimension: _Optional[int] = ..., backend: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., cost_nano_usd: _Optional[int] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ...) -> None: ...
 
 class Embedding(_message.Message):
     __slots__ = ("values",)
