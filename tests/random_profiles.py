@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 MODELS = ("a", "b", "c", "d")
 PROVIDERS = ("vllm", "ollama", "openai", "deepseek", "mistral")
+REASONING = ("o3", "deepseek-reasoner")
+"""Ids of models that take no temperature, where OpenAI and DeepSeek serve them."""
 TENANTS = ("clinic", "students")
 REGIONS = ("", "eu", "EU-west", "eu-west-1", "us")
 ROWS = ("default", "biomedical")
@@ -76,7 +78,8 @@ def _models(draw: st.DrawFn) -> dict[str, Model]:
             optional=draw(st.integers(0, 3)) == 0,
         )
         context = draw(st.sampled_from([None, None, 10, 30, 5000]))
-        found[name] = Model(name, name, backend, draw(_ABLE), context, draw(_PRICES))
+        known = draw(st.sampled_from([name, name, *REASONING]))
+        found[name] = Model(name, known, backend, draw(_ABLE), context, draw(_PRICES))
     return found
 
 

@@ -126,7 +126,11 @@ TURNS = st.builds(
     ),
     options=st.builds(
         Options,
-        sampling=st.builds(Sampling, max_tokens=st.none() | st.sampled_from([1, 20])),
+        sampling=st.builds(
+            Sampling,
+            temperature=st.sampled_from([None, None, 0.0]),
+            max_tokens=st.none() | st.sampled_from([1, 20]),
+        ),
     ),
     session=st.sampled_from(["", "s", "s", "s"]),
 )
@@ -182,6 +186,8 @@ class Scene:
         assert model.context is None or model.context >= prompt + (asked or 0)
         provider = model.backend.provider
         assert provider.locality == "local" or any(os.environ.get(k) for k in provider.key_env)
+        reasons = (provider.id, model.id) in {("openai", "o3"), ("deepseek", "deepseek-reasoner")}
+        assert not reasons or turn.options.sampling.temperature is None
         assert not (model.backend.optional and model.name in self.absent)
         self.watch_money(model, prompt, asked or _SILENT_LENGTH)
         self.tally["attempt"] += 1

@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from semroute.v1 import router_pb2 as pb
+from semroute_classifier.documents import ConfigError
+from semroute_service.profile import load_profiles
+from semroute_service.testing import write_files
 from upstream import (
     GENEROUS,
     Behaviour,
     Raw,
     Status,
     Stream,
+    Told,
     Upstream,
     Wait,
     answer,
@@ -31,6 +36,8 @@ from upstream import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from semroute import RouterClient
 
 ALL = {"first": {"capabilities": ["tools", "images", "json_schema"]}}
@@ -211,14 +218,13 @@ async def test_the_key_is_sent_and_never_told(
     """The key goes to the upstream as Bearer; an upstream that repeats it gives nothing away."""
     monkeypatch.setenv("VLLM_API_KEY", " sk-secret\n")
     caplog.set_level(logging.DEBUG)
-    echoes = [Status(code, failure("bad key sk-secret")) for code in (401, 400)]
+    echoes: list[Behaviour] = [Status(code, failure("bad key sk-secret")) for code in (401, 400)]
     broken = stream(say("well"), Wait(0.1), failure("sk-secret"))
-    async with (
-        upstream(*echoes, broken, answer()) as server,
-        routed(profile(server, models=ALL)) as client,
-    ):
-        told = [await ask(client) for _ in range(4)]
-    assert {r.headers["authorization"] for r in server.requests} == {"Bearer sk-secret"}
+    told: list[Told] = []
+    for behaviour in (*echoes, broken, answer()):
+        async with upstream(behaviour) as server, routed(profile(server, models=ALL)) as client:
+            told.append(await ask(client))
+        assert server.requests[0].headers["authorization"] == "Bearer sk-secret"
     assert [t.error.reason if t.error else "OK" for t in told] == [
         "UPSTREAM_CREDENTIALS",
         "UPSTREAM_INVALID_REQUEST",
@@ -246,6 +252,72 @@ async def test_without_a_key_none_is_sent() -> None:
     async with upstream() as server, routed(profile(server)) as client:
         await ask(client)
     assert "authorization" not in server.requests[0].headers
+
+
+async def test_a_models_own_fields_add_and_replace_nothing() -> None:
+    """Further fields reach the upstream as written; what the request says goes before them."""
+    extra = {"reasoning_effort": "low", "temperature": 0.1, "stop": ["x"], "top_k": 7}
+    models = {"first": {"extra_body": extra}}
+    async with upstream() as server, routed(profile(server, models=models)) as client:
+        sent = await asked(server, client, "hi", sampling=pb.Sampling(temperature=0.7))
+        assert (sent["reasoning_effort"], sent["top_k"], sent["stop"]) == ("low", 7, ["x"])
+        assert (sent["temperature"], sent["model"]) == (0.7, "first-id")
+
+
+@pytest.mark.parametrize(
+    "field", ["model", "messages", "stream", "stream_options", "n", "max_completion_tokens"]
+)
+def test_a_field_that_every_request_sets_is_refused(field: str, tmp_path: Path) -> None:
+    """Whoever writes one into a profile is told where, and why not."""
+    models = {"first": {"extra_body": {field: 1}}}
+    write_files(tmp_path, {"it": profile(nobody(), models=models)})
+    with pytest.raises(ConfigError, match=rf"models\.first\.extra_body\.{field}.*must not be set"):
+        load_profiles(tmp_path)
+
+
+async def test_a_rows_default_that_the_provider_refuses_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A temperature that nobody but the row asks for does not reach a model that has none."""
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    parts: dict[str, Any] = {
+        "backends": {"first": {"provider": "openai"}},
+        "models": {"first": {"id": "o3-mini"}},
+        "row": {"temperature": 0.2, "max_tokens": 50},
+        "governance": {"allow_cloud": True},
+    }
+    async with upstream() as server, routed(profile(server, **parts)) as client:
+        sent = await asked(server, client)
+    assert "temperature" not in sent
+    assert sent["max_completion_tokens"] == 50
+
+
+async def test_mistral_gets_short_ids_of_tool_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A conversation from elsewhere is understood: a call and its result keep the same id, of nine
+    letters and digits, and those that have one already keep theirs."""
+    monkeypatch.setenv("MISTRAL_API_KEY", "k")
+    ids = ["call_8fjK-2", "D681PevKs"]
+    calls = [pb.Part(tool_call=pb.ToolCall(id=name, name="look")) for name in ids]
+    results = [pb.Part(tool_result=pb.ToolResult(tool_call_id=name, text="1")) for name in ids]
+    said = [
+        pb.Message(role=pb.ROLE_USER, text="Look."),
+        pb.Message(role=pb.ROLE_ASSISTANT, parts=calls),
+        pb.Message(role=pb.ROLE_TOOL, parts=results),
+        pb.Message(role=pb.ROLE_USER, text="And?"),
+    ]
+    parts: dict[str, Any] = {
+        "backends": {"first": {"provider": "mistral"}},
+        "models": ALL,
+        "governance": {"allow_cloud": True},
+    }
+    async with upstream() as server, routed(profile(server, **parts)) as client:
+        sent = (await asked(server, client, said))["messages"]
+        again = (await asked(server, client, said))["messages"]
+    called = [call["id"] for call in sent[1]["tool_calls"]]
+    assert called == [sent[2]["tool_call_id"], sent[3]["tool_call_id"]]
+    assert all(re.fullmatch("[a-zA-Z0-9]{9}", name) for name in called)
+    assert called[1] == "D681PevKs"
+    assert sent == again
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
@@ -305,7 +377,7 @@ async def test_an_optional_backend_counts_only_while_it_answers() -> None:
         assert (denied.model, denied.ruling) == ("first", pb.RULING_DENIED)
         assert (denied.rule, decision.model) == ("not_running", "second")
         async with (
-            upstream(models=("m",), port=int(url.split(":")[2][:-3])),
+            upstream(models=("first-id",), port=int(url.split(":")[2][:-3])),
             asyncio.timeout(GENEROUS),
         ):
             while (await client.decide("hello there")).model != "first":
@@ -317,7 +389,7 @@ async def test_an_optional_backend_that_went_away_is_not_called() -> None:
     optional = {"first": {"optional": True}}
     async with (
         upstream() as second,
-        upstream(models=("m",)) as first,
+        upstream(models=("first-id",)) as first,
         routed(profile(first, second, backends=optional), probe_seconds=0.05) as client,
         asyncio.timeout(GENEROUS),
     ):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
     *("serve", "decide", "complete", "check", "init", "evaluate", "demo", "detect", "status"),
-    *("session", "profile", "servers", "utterances", "explain", "encoder"),
+    *("session", "profile", "providers", "servers", "utterances", "explain", "encoder"),
 )
 FIGURES = {
     *("n", "accuracy", "lenient_accuracy", "coverage", "selective_accuracy"),

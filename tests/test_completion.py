@@ -24,7 +24,6 @@ from upstream import (
     chain,
     failure,
     finish,
-    nobody,
     outcome,
     profile,
     routed,
@@ -104,9 +103,12 @@ async def test_before_the_first_delta_the_next_one_answers(how: str) -> None:
 
 
 async def test_a_refused_connection_leads_to_the_next_one() -> None:
-    """Where nothing listens at all, the next candidate answers."""
-    async with upstream() as second, routed(profile(nobody(), second)) as client:
-        told = await ask(client)
+    """Where nothing listens any more, the next candidate answers."""
+    async with contextlib.AsyncExitStack() as until_then, upstream() as second:
+        first = await until_then.enter_async_context(upstream())
+        async with routed(profile(first, second)) as client:
+            await until_then.aclose()
+            told = await ask(client)
     assert told.failures == [("first", "PROVIDER_CONNECT")]
     assert told.finish.model == "second"
 
@@ -324,14 +326,15 @@ async def test_when_the_caller_leaves_the_upstream_is_left_too(behaviour: Behavi
 
 
 async def test_the_callers_deadline_bounds_all_attempts() -> None:
-    """A deadline ends the call, leaves the upstream, and starts no other attempt."""
-    async with chain(Wait(), answer()) as (client, servers):
+    """A deadline ends the call, leaves the upstreams, and starts no other attempt."""
+    async with chain(Wait(), Wait(), behavior={"max_retries": 2}) as (client, servers):
         told = await ask(client, timeout=0.5)
         async with asyncio.timeout(GENEROUS):
-            await servers[0].requests[0].left.wait()
+            for server in servers:
+                await server.requests[0].left.wait()
     assert told.error
     assert told.error.code is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert not servers[1].requests
+    assert [len(server.requests) for server in servers] == [1, 1]
 
 
 async def test_the_clock_is_of_silence_not_of_the_whole() -> None:

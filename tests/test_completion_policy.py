@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from semroute import RouterClient
 from semroute.v1 import router_pb2 as pb
+from semroute_service.backends import Availability
 from semroute_service.governance import DEFAULT_OUTPUT_TOKENS
 from semroute_service.ledger import Ledger
+from semroute_service.testing import running_server
 from upstream import (
     DONE,
     GENEROUS,
@@ -28,8 +31,10 @@ from upstream import (
     failure,
     finish,
     outcome,
+    profile,
     say,
     stream,
+    upstream,
 )
 
 if TYPE_CHECKING:
@@ -117,11 +122,18 @@ async def test_the_cloud_gets_nothing_whatever_fails_before_it(way: str) -> None
     governance, row, caller = WAYS_TO_STAY[way]
     parts: Any = {"governance": governance, "row": row, "behavior": {"timeout_seconds": 0.5}}
     failing = tuple(FAILURES.values())
-    async with chain(failing, answer(), answer(), backends=CLOUD, **parts) as (
-        client,
-        (local, cloud, _),
+    async with (
+        upstream(*failing) as local,
+        upstream() as cloud,
+        upstream() as last,
+        running_server(profile(local, cloud, last, backends=CLOUD, **parts)) as server,
+        RouterClient(server.address) as client,
     ):
-        told = [await ask(client, caller=caller, allow_restart=True) for _ in FAILURES]
+        assert server.server._router
+        told = []
+        for _ in FAILURES:  # each is met as the first
+            server.server._router.backends.availability = Availability()
+            told.append(await ask(client, caller=caller, allow_restart=True))
     assert len(local.requests) == len(FAILURES)
     assert not cloud.requests
     answered = [t.finish.model for t in told if not t.error]

@@ -195,8 +195,13 @@ async def test_callers_at_once_share_one_detection() -> None:
 
     async with (
         talkers({"it": {"/v1/models": slowly}}) as upstream,
-        running_server(profile=served(upstream["it"].url)) as server,
+        running_server(profile=served(upstream["it"].url), wait=False) as server,
     ):
+        may_answer.set()  # what the server itself asks at its start
+        await server.server.ready()
+        asked.clear()
+        may_answer.clear()
+        upstream["it"].asked.clear()
         leaves = asyncio.create_task(detected(server))
         await asyncio.wait_for(asked.wait(), GENEROUS)
         stay = [asyncio.create_task(detected(server)) for _ in range(3)]

@@ -24,7 +24,15 @@ from semroute_service.profile import (
     Tenant,
     load_providers,
 )
-from semroute_service.query import Caller, Capability, Sensitivity
+from semroute_service.query import (
+    Caller,
+    Capability,
+    Options,
+    Parameter,
+    Sampling,
+    Sensitivity,
+    ToolChoice,
+)
 from semroute_service.testing import running_server
 
 if TYPE_CHECKING:
@@ -50,6 +58,7 @@ MODELS = {
         ),
         model("europe", local=False, price=Price(10**6, 10**6), region="EU-west-1"),
         model("unpriced", local=False),
+        model("o3", local=False),
     )
 }
 ROUTES = {
@@ -70,6 +79,7 @@ CONTEXT = Context(
     route=ROUTES["default"],
     caller=Caller(),
     needs=frozenset({CHAT}),
+    parameters=frozenset(),
     prompt_tokens=100,
     max_tokens=None,
     max_cost=None,
@@ -102,6 +112,7 @@ CASES = {
     "residency": Case("sky", "europe", {"caller": Caller(region="eu")}),
     "sensitivity": Case("sky", "home", {"caller": Caller(sensitivity=Sensitivity.INTERNAL)}),
     "capability": Case("home", "sky", {"needs": frozenset({CHAT, TOOLS})}),
+    "parameters": Case("o3", "sky", {"parameters": frozenset({Parameter.TEMPERATURE})}),
     "context_length": Case("home", "sky", {"prompt_tokens": 1001}),
     "max_cost": Case("sky", "europe", {"max_cost": 10_000}),
     "monthly_limit": Case("sky", "europe", {"budget_left": 10_000}),
@@ -212,6 +223,28 @@ def test_capability() -> None:
     assert rule_on("home", needs=frozenset()) == ""
 
 
+def test_parameters() -> None:
+    """The reason lists all that is refused, and what the model takes is no reason."""
+    every = frozenset(Parameter)
+    assert judge_in("o3", parameters=every).reason == "o3 does not take stop, temperature, top_p"
+    assert rule_on("o3", parameters=frozenset({Parameter.MAX_TOKENS, Parameter.SEED})) == ""
+    assert rule_on("sky", parameters=every) == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (Options(), set()),
+        (Options(Sampling(0.0, 1.0, 5, ("x",), 0)), set(Parameter) - {Parameter.TOOL_CHOICE}),
+        (Options(tool_choice=ToolChoice.NONE), {Parameter.TOOL_CHOICE}),
+        (Options(Sampling(temperature=0.0)), {Parameter.TEMPERATURE}),
+    ],
+)
+def test_parameters_that_are_set(options: Options, found: set[Parameter]) -> None:
+    """Those that the caller gives a value, be it zero, and no others."""
+    assert options.parameters == found
+
+
 def test_context_length() -> None:
     """The answer counts too, a full window fits, and without a chat nothing is measured."""
     assert rule_on("home", prompt_tokens=1000) == ""
@@ -257,11 +290,12 @@ TOKENS = st.integers(0, 3000)
 ABILITIES = st.frozensets(st.sampled_from([CHAT, TOOLS, Capability.IMAGES]))
 PRICES = st.builds(Price, st.integers(0, 10**9), st.integers(0, 10**9))
 MODEL = st.builds(
-    lambda local, region, clearance, able, context, price: replace(
-        model("m", local=local, capabilities=able, context=context, price=price),
-        backend=replace(model("m", local=local, region=region).backend, clearance=clearance),
+    lambda name, local, region, clearance, able, context, price: replace(
+        model(name, local=local, capabilities=able, context=context, price=price),
+        backend=replace(model(name, local=local, region=region).backend, clearance=clearance),
     ),
-    *(st.booleans(), REGIONS, LEVELS, ABILITIES, st.none() | TOKENS, st.none() | PRICES),
+    *(st.sampled_from(["m", "o3"]), st.booleans(), REGIONS, LEVELS, ABILITIES),
+    *(st.none() | TOKENS, st.none() | PRICES),
 )
 CONTEXTS = st.builds(
     Context,
@@ -285,6 +319,7 @@ CONTEXTS = st.builds(
         local_only=st.booleans(),
     ),
     needs=ABILITIES,
+    parameters=st.frozensets(st.sampled_from(Parameter)),
     prompt_tokens=TOKENS,
     max_tokens=st.none() | st.integers(1, 3000),
     max_cost=st.none() | st.integers(0, 10**7),
@@ -298,7 +333,7 @@ def may_answer(model: Model, fallback: bool, asked: Context) -> bool:
     """What the design says, put plainly and without a look at the rules."""
     wanted, stands = (r.lower().split("-") for r in (asked.caller.region, model.backend.region))
     level = asked.caller.sensitivity or asked.profile.default_sensitivity or Sensitivity.PUBLIC
-    tokens_out = asked.max_tokens or 1024
+    tokens_out = asked.max_tokens or 4096
     prices = (model.price.input, model.price.output) if model.price else (0, 0)
     cost = (asked.prompt_tokens * prices[0] + tokens_out * prices[1]) / 1_000_000
     limited = asked.max_cost is not None or asked.budget_left is not None
@@ -314,6 +349,9 @@ def may_answer(model: Model, fallback: bool, asked: Context) -> bool:
             asked.caller.region == "" or stands[: len(wanted)] == wanted,
             level <= model.backend.clearance,
             all(need in model.capabilities for need in asked.needs),
+            model.local
+            or model.name != "o3"
+            or not {"temperature", "top_p", "stop"}.intersection(asked.parameters),
             CHAT not in asked.needs or model.context is None or in_window,
             model.price is not None or model.local or not limited,
             asked.max_cost is None or cost <= asked.max_cost,

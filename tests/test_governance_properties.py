@@ -37,6 +37,7 @@ def admitted(profile: Profile, row: str, caller: Caller, fallback: bool) -> set[
         route=profile.routes[row],
         caller=caller,
         needs=frozenset(),
+        parameters=frozenset(),
         prompt_tokens=0,
         max_tokens=1,
         max_cost=None,

@@ -55,6 +55,10 @@ SCENARIOS = {
         {"models": {"first": {"capabilities": ["reasoning"]}}},
         {"preferences": pb.Preferences(required_capabilities=[pb.CAPABILITY_REASONING])},
     ),
+    "parameters": Scenario(
+        {"models": {"second": {"id": "deepseek-reasoner"}}},
+        {"sampling": pb.Sampling(temperature=0.5)},
+    ),
     "context_length": Scenario({"models": {"second": {"context": 5}}}),
     "max_cost": Scenario(PRICED, {"preferences": pb.Preferences(max_cost_nano_usd=1)}),
     "monthly_limit": Scenario({**PRICED, "cost": {"monthly_limit": 0.0001}}),

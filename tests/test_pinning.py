@@ -258,7 +258,8 @@ async def test_a_failed_backend_moves_the_pin(how: Behaviour) -> None:
         assert (await ask(client, EASY, session_id="s")).finish.model == "second"
         assert [len(server.requests) for server in servers] == [1, 2]
         other = await client.decide(EASY, session_id="t")
-        assert (other.model, other.pin_moved_from) == ("first", "")
+        begins_with = "second" if how == Status(401) else "first"  # a refused key is not used again
+        assert (other.model, other.pin_moved_from) == (begins_with, "")
 
 
 @pytest.mark.parametrize(
@@ -358,11 +359,15 @@ async def test_an_idle_session_ends() -> None:
 
 async def test_an_answer_from_nowhere_moves_the_pin() -> None:
     """A backend at which nothing listens is a failed backend, however often it is asked."""
-    async with upstream() as second, routed(profile(nobody(), second)) as client:
-        for _ in range(2):
-            assert (await ask(client, EASY, session_id="s")).finish.model == "second"
-        decision = await client.decide(EASY, session_id="s")
-        assert decision.pin_moved_from == "first"
+    async with contextlib.AsyncExitStack() as until_then, upstream() as second:
+        first = await until_then.enter_async_context(upstream())
+        async with routed(profile(first, second)) as client:
+            await client.decide(EASY, session_id="s")
+            await until_then.aclose()
+            for _ in range(2):
+                assert (await ask(client, EASY, session_id="s")).finish.model == "second"
+            decision = await client.decide(EASY, session_id="s")
+            assert decision.pin_moved_from == "first"
 
 
 @pytest.mark.parametrize(

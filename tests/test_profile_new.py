@@ -116,7 +116,7 @@ def test_what_it_writes_stays_as_it_is(new: Command) -> None:
         ([], "give NAME: what shall it be called"),
         (["../lab", *LOCAL], "NAME: must be letters, digits, - and _"),
         (["lab"], "nothing could answer: give --local, --cloud or both"),
-        (["lab", "--local", "llamacpp"], "--local: must be vllm, ollama, openai_compatible or"),
+        (["lab", "--local", "llamacpp"], "llama_cpp, lm_studio, openai_compatible or none"),
         (["lab", "--local", "vllm", "--url", nobody()], "give --models: which of its models"),
         (["lab", *LOCAL, "--url", "ftp://gpu"], "--url: is no http or https address"),
         (["lab", *LOCAL, "--url", "http://me:pw@gpu/v1"], "must not hold a user or a password"),

@@ -105,6 +105,12 @@ def test_a_site_puts_its_own_between_two() -> None:
     assert choice(there(keys={"deepseek"}), mine) == "cloud_only"
 
 
+def test_a_key_that_a_profile_does_not_use_is_none() -> None:
+    """Any key is one of a provider that the profile has a model of."""
+    assert choice(there(keys={"huggingface", "azure"})) == "development"
+    assert choice(there(keys={"huggingface", "groq"})) == "cloud_only"
+
+
 def test_one_without_a_rank_is_never_chosen() -> None:
     """It is told how it fits, and that is all."""
     unranked = own("free", gpu_types=("T4",))

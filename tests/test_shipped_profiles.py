@@ -108,9 +108,10 @@ def test_no_cloud_at_all(profiles: dict[str, Profile]) -> None:
 
 
 def test_any_key_suffices(profiles: dict[str, Profile]) -> None:
-    """Whichever provider's key is set, cloud_only has a model for it behind every row."""
+    """Whichever provider's key makes cloud_only fit, it has a model for it behind every row."""
     profile = profiles["cloud_only"]
-    cloud = {name for name, provider in load_providers().items() if not provider.local}
+    cloud = {model.backend.provider.id for model in profile.models.values()}
+    assert len(cloud) >= 8
     for route in profile.routes.values():
         chain = (*route.primaries(None), *route.fallback_chain)
         assert {profile.models[name].backend.provider.id for name in chain} == cloud
@@ -163,7 +164,7 @@ async def staged(
                 monkeypatch.setenv(backend.url_variable, local.url)
     monkeypatch.setenv("OLLAMA_HOST", local.url.removesuffix("/v1"))
     for provider in load_providers().values():
-        if not provider.local:
+        if not provider.local and provider.key_env:
             monkeypatch.setenv(provider.key_env[0], "key")
     copies = {name: _with_providers_at(cloud.url, name) for name in RANKS}
     async with (

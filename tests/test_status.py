@@ -128,7 +128,7 @@ async def test_fallbacks_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (await ask(client, QUERY)).finish.model == "first"  # at the second try
         assert (await ask(client, QUERY, caller=LOCAL)).finish.model == "second"  # by a denial
         assert await counted(client) == (2, 0, 0)
-    async with chain((Status(404), answer()), answer()) as (client, _):
+    async with chain((Status(500), answer()), answer()) as (client, _):
         assert (await ask(client, QUERY)).finish.model == "second"
         assert (await ask(client, QUERY)).finish.model == "first"
         assert await counted(client) == (2, 0, 1)

@@ -47,7 +47,7 @@ async def switching() -> AsyncIterator[Switching]:
         profiles: dict[str, Any] = {}
         for name in NAMES:
             slow = stream(say(name[:2]), Wait(0.02), say(name[2:]), finish())
-            first = await stack.enter_async_context(upstream(slow, models=("m",)))
+            first = await stack.enter_async_context(upstream(slow, models=("first-id",)))
             second = await stack.enter_async_context(upstream(answer("not this")))
             optional = {"first": {"optional": True}}
             profiles[name] = profile(first, second, backends=optional, description=name)

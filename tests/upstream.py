@@ -181,6 +181,7 @@ async def upstream(
     server = Upstream(behaviours or (answer(),), models)
     app = web.Application()
     app.router.add_post("/v1/chat/completions", server.complete)
+    app.router.add_post("/v1/messages", server.complete)
     app.router.add_get("/v1/models", server.list_models)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
     await runner.setup()

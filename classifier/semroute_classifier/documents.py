@@ -229,6 +229,7 @@ _EXPECTED = {
     "dict_type": "must hold keys and values",
     "list_type": "must be a list",
     "frozen_set_type": "must be a list",
+    "tuple_type": "must be a list",
     "bool_type": "must be true or false",
     "int_type": "must be a whole number",
     "float_type": "must be a number",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
     from semroute_classifier.classifier import Classification
@@ -115,6 +116,12 @@ class Candidate:
         return not self.rule
 
 
+def in_turn(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+    """Those that may answer, in the order in which they are tried."""
+    admitted = (candidate for candidate in candidates if candidate.admitted)
+    return tuple(sorted(admitted, key=lambda candidate: bool(candidate.unavailable)))
+
+
 @dataclass(frozen=True, slots=True)
 class Elapsed:
     """Seconds that each stage of a decision took."""
@@ -155,8 +162,7 @@ class Decision:
     @property
     def admitted(self) -> tuple[Candidate, ...]:
         """The candidates that may answer, in the order in which they are tried; never empty."""
-        admitted = (c for c in self.candidates if c.admitted)
-        return tuple(sorted(admitted, key=lambda candidate: bool(candidate.unavailable)))
+        return in_turn(self.candidates)
 
     @property
     def chosen(self) -> Candidate:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from semroute_service.profile import Model, Profile, Route
-    from semroute_service.query import Caller
+    from semroute_service.query import Caller, Parameter
 
 _log = logging.getLogger(__name__)
 
@@ -30,19 +30,29 @@ DEFAULT_OUTPUT_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
-    """Everything a rule may ask about, with the facts as they are at this moment.
+class Case:
+    """What is asked, and by whom. ``max_cost`` is in nano-USD.
 
-    Money is in nano-USD; ``budget_left`` is None where the profile has no monthly limit.
+    ``parameters`` are those that the caller sets, not what the row sets where the caller does not.
     """
 
     profile: Profile
     route: Route
     caller: Caller
     needs: frozenset[Capability]
+    parameters: frozenset[Parameter]
     prompt_tokens: int
     max_tokens: int | None
     max_cost: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Context(Case):
+    """Everything a rule may ask about: the case, and the facts as they are at this moment.
+
+    ``budget_left`` is in nano-USD, and None where the profile has no monthly limit.
+    """
+
     budget_left: int | None
     has_credentials: Callable[[Model], bool]
     is_absent: Callable[[Model], bool]
@@ -55,7 +65,7 @@ class Context:
     def estimate(self, model: Model) -> int | None:
         """The most that this request is expected to cost with ``model``; None if unknown."""
         price = model.effective_price
-        tokens = self.max_tokens or DEFAULT_OUTPUT_TOKENS
+        tokens = DEFAULT_OUTPUT_TOKENS if self.max_tokens is None else self.max_tokens
         return None if price is None else price.cost(self.prompt_tokens, tokens)
 
 
@@ -185,6 +195,14 @@ def capability(candidate: Candidate, context: Context) -> str | None:
 
 
 @rule
+def parameters(candidate: Candidate, context: Context) -> str | None:
+    """A model takes every parameter that the request sets; what its provider refuses is not
+    dropped."""
+    refused = sorted(context.parameters & candidate.model.refuses)
+    return f"{candidate.model.name} does not take {', '.join(refused)}" if refused else None
+
+
+@rule
 def context_length(candidate: Candidate, context: Context) -> str | None:
     """The conversation and its answer fit into the context; an undeclared one is not screened."""
     window = candidate.model.context
@@ -224,11 +242,11 @@ def monthly_limit(candidate: Candidate, context: Context) -> str | None:
 
 @rule
 def no_credentials(candidate: Candidate, context: Context) -> str | None:
-    """A provider that needs a key is of no use without one."""
+    """A provider is of no use without the key, or the account, that it needs."""
     if context.has_credentials(candidate.model):
         return None
-    names = " or ".join(candidate.model.backend.provider.key_env)
-    return f"{names} is not set"
+    backend = candidate.model.backend
+    return backend.lacks or f"{' or '.join(backend.provider.key_env)} is not set"
 
 
 @rule

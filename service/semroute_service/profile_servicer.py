@@ -14,6 +14,7 @@ from semroute_service.detection import detect, fits, recommend
 from semroute_service.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    from semroute_service.backends import BackendPool
     from semroute_service.detection import Resources
     from semroute_service.profile import Profile
     from semroute_service.server import Server
@@ -72,8 +73,9 @@ class ProfileServicer(profile_pb2_grpc.ProfileServiceServicer):
         context: Context[profile_pb2.DetectResourcesRequest, profile_pb2.DetectResourcesResponse],
     ) -> profile_pb2.DetectResourcesResponse:
         async with self._server.answering(context):
-            profiles = (await self._server.ready()).profiles.all()
-            resources = await asyncio.shield(self._detection_of(profiles))
+            router = await self._server.ready()
+            profiles = router.profiles.all()
+            resources = await asyncio.shield(self._detection_of(profiles, router.backends))
             return wire.write_detection(
                 resources, fits(profiles, resources), recommend(profiles, resources)
             )
@@ -100,15 +102,22 @@ class ProfileServicer(profile_pb2_grpc.ProfileServiceServicer):
             return wire.write_status(self._server.status())
         raise AssertionError
 
-    def _detection_of(self, profiles: list[Profile]) -> asyncio.Task[Resources]:
-        """The detection that is under way, or a new one: callers at the same moment share it."""
-        if self._detection is None or self._detection.done():
-            self._detection = asyncio.create_task(detect(profiles, self._server.settings.home))
-        return self._detection
-
     async def ListBackends(
         self,
         request: profile_pb2.ListBackendsRequest,
         context: Context[profile_pb2.ListBackendsRequest, profile_pb2.ListBackendsResponse],
     ) -> profile_pb2.ListBackendsResponse:
-        raise NotImplementedError
+        async with self._server.answering(context):
+            router = await self._server.ready()
+            profile = router.profiles.get(request.profile)
+            return wire.write_backends(profile, router.backends.availability)
+        raise AssertionError
+
+    def _detection_of(
+        self, profiles: list[Profile], backends: BackendPool
+    ) -> asyncio.Task[Resources]:
+        """The detection that is under way, or a new one: callers at the same moment share it."""
+        if self._detection is None or self._detection.done():
+            home = self._server.settings.home
+            self._detection = asyncio.create_task(detect(profiles, home, asking=backends.ask))
+        return self._detection

@@ -2,8 +2,9 @@
 
 For each row, and each kind of request that the profile tells apart, what ``governance.screen``
 admits is held against what the profile's declarations permit. That is worked out a second time
-here, as sets of models and without the rules' code. Whatever depends on the moment (keys, what is
-running, money spent, lengths) is taken at its best: anything less only denies more.
+here, as sets of models and without the rules' code. Whatever depends on the moment or on the one
+request (keys, what is running, money spent, lengths, parameters) is taken at its best: anything
+less only denies more.
 """
 
 from __future__ import annotations
@@ -153,6 +154,7 @@ def _admitted(profile: Profile, route: Route, request: Request) -> tuple[set[str
         route=route,
         caller=Caller(*caller),
         needs=frozenset({Capability.CHAT} if wants_answer else ()),
+        parameters=frozenset(),
         prompt_tokens=0,
         max_tokens=1,
         max_cost=profile.limits.max_per_request,

@@ -240,3 +240,17 @@ class Options:
         if self.response_format:
             found.add(Capability.JSON_SCHEMA)
         return frozenset(found)
+
+    @property
+    def parameters(self) -> frozenset[Parameter]:
+        """What is set, and not left to the backend."""
+        sampling = self.sampling
+        found = {
+            Parameter.TEMPERATURE: sampling.temperature is not None,
+            Parameter.TOP_P: sampling.top_p is not None,
+            Parameter.MAX_TOKENS: sampling.max_tokens is not None,
+            Parameter.STOP: bool(sampling.stop),
+            Parameter.SEED: sampling.seed is not None,
+            Parameter.TOOL_CHOICE: self.tool_choice is not None,
+        }
+        return frozenset(parameter for parameter, is_set in found.items() if is_set)

@@ -14,27 +14,30 @@ from typing import TYPE_CHECKING
 
 from semroute_classifier.classifier import Turn
 from semroute_service import governance
+from semroute_service.attempts import Attempts
 from semroute_service.classifying import Asked
 from semroute_service.completion import Completion
-from semroute_service.decision import Candidate, Decision, Elapsed, Finish
+from semroute_service.decision import Decision, Elapsed, Finish, in_turn
+from semroute_service.embedding import Embedder
 from semroute_service.errors import (
     InvalidRequestError,
-    NoCompliantModelError,
     SemrouteError,
     UnknownModelError,
 )
 from semroute_service.query import Objective, Options, Preferences
 from semroute_service.reason import explain
 from semroute_service.records import Record
+from semroute_service.screening import Screening
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from semroute_classifier.classifier import Classification
-    from semroute_classifier.encoders import EncoderSpec, Vectors
+    from semroute_classifier.encoders import EncoderSpec
     from semroute_service.backends import BackendPool
     from semroute_service.classifying import ClassifierPool
     from semroute_service.completion import CompletionEvent
+    from semroute_service.embedding import EmbedAsk, Embeddings
     from semroute_service.ledger import Ledger
     from semroute_service.profile import Model, Profile, ProfileStore, Route
     from semroute_service.query import Query
@@ -49,12 +52,16 @@ _YIELD_EVERY = 16
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request for a decision. ``options`` are None where no completion is wanted."""
+    """One request for a decision. ``options`` are None where no completion is wanted.
+
+    ``deadline`` is when the caller will have no more use for the answer, of ``time.monotonic``.
+    """
 
     query: Query
     profile: str = ""
     preferences: Preferences = field(default_factory=Preferences)
     options: Options | None = None
+    deadline: float | None = None
 
 
 class Router:
@@ -75,6 +82,8 @@ class Router:
         self.ledger = ledger
         self.sessions = sessions
         self.records = records
+        self._screening = Screening(backends, ledger)
+        self._embedder = Embedder(profiles, classifiers, backends, ledger)
 
     async def decide(self, ask: Ask) -> Decision:
         """The decision on ``ask``; raises ``SemrouteError``."""
@@ -137,17 +146,18 @@ class Router:
         profile, session = decision.profile, record.session
         assert ask.options
         assert session
+        case = _case(ask, profile, profile.routes[decision.route])
+        attempts = Attempts(case, self._screening, self.ledger)
         completion = Completion(
             decision=decision,
             query=ask.query,
             options=ask.options,
             profile=profile,
-            screen_again=lambda c: self._screen_again(c, ask, profile, decision.route),
-            max_cost=_max_cost(ask, profile),
+            attempts=attempts,
             backends=self.backends,
-            ledger=self.ledger,
+            deadline=ask.deadline,
         )
-        record.attempts = completion.attempts
+        record.attempts = attempts.made
         with self.sessions.answering(ask.query, session):
             async with contextlib.aclosing(completion.events()) as events:
                 async for event in events:
@@ -156,16 +166,16 @@ class Router:
                         session.answered(decision.classification.task, event)
                     yield event
 
-    async def embed(self, texts: Sequence[str], profile: str = "") -> tuple[Vectors, str]:
-        """The vectors of ``texts`` by the profile's encoder, and the encoder's name."""
-        return await self.classifiers.embed(self.profiles.get(profile).encoder, texts)
+    async def embed(self, ask: EmbedAsk) -> Embeddings:
+        """The vectors of texts, and who made them; raises ``SemrouteError``."""
+        return await self._embedder.embed(ask)
 
     async def activate(self, name: str) -> Profile:
         """Make a profile the active one, its classifier being ready first; returns the one
         before. Sessions that are open stay on theirs."""
         profile = self.profiles.get(name)
         await self.classifiers.warm(profile.encoder)
-        await self.backends.probe(profile.probed)
+        await self.backends.check([profile])
         return self.profiles.activate(name)
 
     @staticmethod
@@ -193,17 +203,18 @@ class Router:
         profile = session.profile
         start = time.perf_counter()
         route = profile.route(verdict.task)
-        context = await self._context(ask, profile, route)
+        case = _case(ask, profile, route)
+        context = await self._screening.context(case)
         # From here on nothing is awaited: no other request of the session can pin in between.
         named = bool(ask.preferences.model)
         pin = None if named else session.pin(verdict.task)
         models = _ordered(_models(ask, profile, route, verdict), ask, context)
         if pin:
             models = _pinned_first(models, profile.models[pin.model])
-        candidates = governance.screen(models, context)
-        chosen = next((c.model.name for c in candidates if c.admitted), None)
+        candidates = self._screening.screen(models, context)
+        chosen = next((c.model.name for c in in_turn(candidates)), None)
         if chosen is None:
-            raise self._denied(route, candidates, profile)
+            raise self._screening.denied(case, candidates)
         if not named:
             session.pin_first(verdict.task, chosen)
         now = time.perf_counter()
@@ -228,43 +239,6 @@ class Router:
             pin_moved_from=pin.moved_from if pin and pinned else "",
         )
 
-    async def _context(self, ask: Ask, profile: Profile, route: Route) -> governance.Context:
-        options = ask.options
-        needs = ask.query.needs | ask.preferences.required | (options.needs if options else set())
-        limit = profile.limits.monthly
-        spent = await self._spent(profile) if limit is not None else 0
-        return governance.Context(
-            profile=profile,
-            route=route,
-            caller=ask.query.caller,
-            needs=frozenset(needs),
-            prompt_tokens=ask.query.prompt_tokens,
-            max_tokens=(options.sampling.max_tokens if options else None) or route.max_tokens,
-            max_cost=_max_cost(ask, profile),
-            budget_left=None if limit is None else limit - spent,
-            has_credentials=lambda model: model.backend.provider.has_credentials(),
-            is_absent=self.backends.is_absent,
-        )
-
-    async def _spent(self, profile: Profile) -> int:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.ledger.thread, self.ledger.spent, profile.name)
-
-    async def _screen_again(
-        self, candidate: Candidate, ask: Ask, profile: Profile, route: str
-    ) -> Candidate:
-        """Governance's word with the facts as they are now; asked before every attempt."""
-        context = await self._context(ask, profile, profile.routes[route])
-        return governance.judge(candidate, context)
-
-    def _denied(
-        self, route: Route, candidates: tuple[Candidate, ...], profile: Profile
-    ) -> SemrouteError:
-        budget = governance.monthly_limit.__name__
-        if any(c.rule == budget and c.estimated_cost is not None for c in candidates):
-            return self.ledger.exceeded(profile.name)
-        return NoCompliantModelError(route.task, candidates)
-
 
 @dataclass(frozen=True, slots=True)
 class _Work:
@@ -273,6 +247,21 @@ class _Work:
     ask: Ask
     record: Record
     session: Session
+
+
+def _case(ask: Ask, profile: Profile, route: Route) -> governance.Case:
+    options = ask.options
+    needs = ask.query.needs | ask.preferences.required | (options.needs if options else set())
+    return governance.Case(
+        profile=profile,
+        route=route,
+        caller=ask.query.caller,
+        needs=frozenset(needs),
+        parameters=options.parameters if options else frozenset(),
+        prompt_tokens=ask.query.prompt_tokens,
+        max_tokens=(options.sampling.max_tokens if options else None) or route.max_tokens,
+        max_cost=_max_cost(ask, profile),
+    )
 
 
 def _asked(work: _Work) -> Asked:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from semroute_service.server import Server
 
 _Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
 Context = grpc.aio.ServicerContext
 
 
@@ -60,6 +63,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     ) -> AsyncIterator[pb.CompleteResponse]:
         async with self._server.answering(context):
             ask = self._read(wire.read_complete, request)
+            ask = replace(ask, deadline=_deadline(context))
             router = await self._server.ready()
             async with contextlib.aclosing(router.complete(ask)) as events:
                 async for event in events:
@@ -69,9 +73,9 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self, request: pb.EmbedRequest, context: Context[pb.EmbedRequest, pb.EmbedResponse]
     ) -> pb.EmbedResponse:
         async with self._server.answering(context):
-            texts = wire.read_embed(request)
+            ask = replace(wire.read_embed(request), deadline=_deadline(context))
             router = await self._server.ready()
-            return wire.write_embeddings(*await router.embed(texts, request.profile))
+            return wire.write_embeddings(await router.embed(ask))
         raise AssertionError
 
     def _read(self, read: Callable[[_Request], Ask], request: _Request) -> Ask:
@@ -87,6 +91,12 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             return self._read(wire.read_decide, request)
         except SemrouteError as error:
             return error
+
+
+def _deadline(context: Context[_Request, _Response]) -> float | None:
+    """When the caller gives up, of ``time.monotonic``; None where it never will."""
+    left = context.time_remaining()
+    return None if left is None else time.monotonic() + left
 
 
 def _result(result: Decision | SemrouteError) -> pb.BatchDecideResult:

@@ -187,7 +187,7 @@ class Server:
         try:
             await asyncio.gather(
                 router.classifiers.warm(profile.encoder),
-                router.backends.probe(profile.probed),
+                router.backends.check([profile]),
             )
         except Exception as error:  # whoever waits must hear of it
             _log.error("cannot serve: %s", error)
@@ -198,8 +198,7 @@ class Server:
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         while True:
             await asyncio.sleep(self.settings.probe_seconds)
-            in_use = [self._profiles.active, *self.sessions.profiles()]
-            await router.backends.probe(b for p in in_use for b in p.probed)
+            await router.backends.check([self._profiles.active, *self.sessions.profiles()])
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", *SERVICES):

@@ -161,10 +161,17 @@ class RouterClient:
         return Completion(self._router.Complete(request, timeout=timeout))
 
     async def embed(
-        self, texts: Sequence[str], *, profile: str = "", timeout: float = DECIDE_SECONDS
+        self,
+        texts: Sequence[str],
+        *,
+        profile: str = "",
+        caller: pb.Caller | None = None,
+        model: str = "",
+        timeout: float = DECIDE_SECONDS,
     ) -> list[list[float]]:
-        """One vector of unit length for each text, by the router's own encoder."""
-        request = pb.EmbedRequest(texts=texts, profile=profile)
+        """One vector of unit length for each text, by the profile's embedding model or the
+        router's own encoder. Name the ``model`` to compare them with older ones."""
+        request = pb.EmbedRequest(texts=texts, profile=profile, caller=caller, model=model)
         response = await _call(self._router.Embed, request, timeout)
         return [list(embedding.values) for embedding in response.embeddings]
 
@@ -202,6 +209,16 @@ class RouterClient:
             self._profiles.GetStatus, request, timeout
         )
         return status
+
+    async def backends(
+        self, profile: str = "", *, timeout: float = DECIDE_SECONDS
+    ) -> profile_pb2.ListBackendsResponse:
+        """What the server knows of a profile's backends; of the active one's without a name."""
+        request = profile_pb2.ListBackendsRequest(profile=profile)
+        found: profile_pb2.ListBackendsResponse = await _call(
+            self._profiles.ListBackends, request, timeout
+        )
+        return found
 
 
 async def _call(method: Any, request: Any, timeout: float) -> Any:

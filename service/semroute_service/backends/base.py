@@ -10,6 +10,7 @@ from semroute_service.decision import Delta, ErrorClass, FinishReason, Usage
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from semroute_classifier.encoders import Vectors
     from semroute_service.profile import Model
     from semroute_service.query import Message, Options
 
@@ -59,6 +60,14 @@ class End:
     """The backend said how its answer ended; ``usage`` is None where it reported none."""
 
     reason: FinishReason
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Unit rows, one for each text; ``usage`` is None where the backend reported none."""
+
+    vectors: Vectors
     usage: Usage | None = None
 
 

@@ -1,87 +1,106 @@
-"""HTTP to upstreams: the one place that knows the HTTP client.
+"""HTTP to upstreams: with ``answers``, the one place that knows the HTTP client.
 
-The httpx API over the aiohttp transport. Redirects are not followed and no proxy is taken from
-the environment, so a key goes to the host that the profile or the catalogue names and to no other.
+Redirects are not followed, no proxy is taken from the environment and no cookie is kept, so a key
+goes to the host that the profile or the catalogue names and to no other. The client sets
+TCP_NODELAY itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import functools
 import json
-from typing import TYPE_CHECKING, Any, cast
+import os
+import ssl
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import aiohttp
-import httpx
-from httpx_aiohttp import AiohttpTransport
+import certifi
+from yarl import URL
 
-from semroute_service.backends.base import BackendError
+from semroute_service.backends.answers import (
+    MAX_ANSWER_BYTES,
+    MAX_LIST_BYTES,
+    Bytes,
+    refused,
+    translated,
+    whole,
+    woken,
+)
+from semroute_service.backends.base import BackendError, Clocks
 from semroute_service.decision import ErrorClass
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
+
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
 
     from semroute_service.profile import Backend
 
-CONNECT_SECONDS = 5.0
-_MAX_ERROR_BYTES = 64 * 1024
-_MAX_ANSWER_BYTES = 4 * 1024 * 1024
-
-_ERROR_CLASSES = {
-    400: ErrorClass.CALLER_INVALID_REQUEST,
-    401: ErrorClass.PROVIDER_CREDENTIALS,
-    402: ErrorClass.PROVIDER_CREDENTIALS,
-    403: ErrorClass.PROVIDER_CREDENTIALS,
-    404: ErrorClass.PROVIDER_MODEL_NOT_FOUND,
-    408: ErrorClass.PROVIDER_UNAVAILABLE,
-    413: ErrorClass.CALLER_CONTEXT_LENGTH,
-    422: ErrorClass.CALLER_INVALID_REQUEST,
-    429: ErrorClass.PROVIDER_RATE_LIMIT,
-    498: ErrorClass.PROVIDER_RATE_LIMIT,
-}
-_CONTEXT_LENGTH = ("context_length", "context length", "maximum context", "too many tokens")
-_CONTENT_FILTER = ("content_filter", "content filter", "content_policy")
+_BUFFER_BYTES = 64 * 1024
+"""Twice as much of a stream is held at most; then the upstream is read no further."""
+_LINGER_SECONDS = 1.0
+"""How long the last bytes of a whole answer may take, for its connection to be used again."""
+_KEEP_ALIVE_SECONDS = 4.0
+"""Servers such as uvicorn and Node close a connection that was idle for five seconds."""
+_USUAL_CLOCKS = Clocks()
 
 
 class HttpClient:
-    """A pool of connections, opened when it is first used."""
+    """A pool of connections, opened when it is first used. Lives on one event loop."""
 
     def __init__(self) -> None:
-        self._client = httpx.AsyncClient(
-            transport=AiohttpTransport(
-                limits=httpx.Limits(max_connections=1000, max_keepalive_connections=200)
-            ),
-            # The router watches tokens; these are the connection's own clocks.
-            timeout=httpx.Timeout(None, connect=CONNECT_SECONDS, write=30.0, pool=5.0),
-            follow_redirects=False,
-            trust_env=False,
-        )
+        self._session: aiohttp.ClientSession | None = None
+        self._lingering: set[aiohttp.ClientResponse] = set()
+        """Answers that are whole, and whose last bytes are on their way."""
 
     async def close(self) -> None:
-        await self._client.aclose()
+        for response in list(self._lingering):
+            self._end(response)
+        if self._session:
+            await self._session.close()
 
     @contextlib.asynccontextmanager
     async def post(
-        self, backend: Backend, path: str, body: dict[str, Any]
+        self,
+        backend: Backend,
+        path: str,
+        body: dict[str, Any],
+        clocks: Clocks = _USUAL_CLOCKS,
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """POST ``body`` and give the answer's bytes as they arrive.
 
-        Raises ``BackendError`` for every failure, mid-stream ones included.
+        Raises ``BackendError`` for every failure, mid-stream ones included. Leaving it by an
+        exception closes the connection at once; leaving it otherwise says that the answer is whole.
         """
-        content = json.dumps(body, ensure_ascii=False).encode()
-        with _translated():
-            async with self._client.stream(
-                "POST", backend.url + path, content=content, headers=_headers(backend)
-            ) as response:
-                if response.status_code != 200:
-                    raise await _refusal(response)
-                media = response.headers.get("content-type", "")
-                if not media.lower().startswith("text/event-stream"):
-                    raise BackendError(
-                        ErrorClass.PROVIDER_PROTOCOL, f"the answer is {media or 'untyped'}"
-                    )
-                async with contextlib.aclosing(_received(response)) as chunks:
-                    yield chunks
+        response = await self._send("POST", backend.url + path, backend, clocks, _json(body))
+        try:
+            media = response.headers.get("content-type", "").lower()
+            if response.status != 200 or not media.startswith("text/event-stream"):
+                raise await refused(response, media)
+            with woken(response):
+                yield Bytes(response.content, clocks.idle_bytes)
+        except BaseException:
+            response.close()
+            raise
+        # The client takes a connection back by itself when the last bytes are there.
+        if not response.closed:
+            self._lingering.add(response)
+            asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._end, response)
+
+    async def fetch(
+        self, backend: Backend, path: str, body: dict[str, Any], clocks: Clocks = _USUAL_CLOCKS
+    ) -> bytes:
+        """POST ``body`` and give the whole answer, which is no stream. Raises ``BackendError``."""
+        response = await self._send("POST", backend.url + path, backend, clocks, _json(body))
+        with contextlib.closing(response):
+            if response.status != 200:
+                raise await refused(response)
+            return await whole(response, MAX_ANSWER_BYTES, clocks.idle_bytes)
 
     async def get_models(self, backend: Backend, timeout: float) -> tuple[str, ...]:
         """The models that ``backend`` lists, within ``timeout`` seconds in all.
@@ -102,106 +121,132 @@ class HttpClient:
         url = backend.url.removesuffix("/v1") + backend.provider.health
         await self._get(backend, url, timeout)
 
+    async def get_metrics(self, backend: Backend, timeout: float) -> str:
+        """The server's own figures as Prometheus reads them, within ``timeout`` seconds in all.
+
+        Raises ``BackendError``.
+        """
+        root = urlsplit(backend.url)._replace(path=backend.provider.metrics)
+        return (await self._get(backend, root.geturl(), timeout)).decode(errors="replace")
+
     async def _get(self, backend: Backend, url: str, timeout: float) -> bytes:
         """The whole answer. A server that sends slowly, or without end, gets no more time."""
         try:
             async with asyncio.timeout(timeout):
-                with _translated():
-                    async with self._client.stream(
-                        "GET", url, headers=_headers(backend)
-                    ) as response:
-                        if response.status_code != 200:
-                            raise await _refusal(response)
-                        return await _whole(response)
+                response = await self._send("GET", url, backend, _USUAL_CLOCKS)
+                with contextlib.closing(response):
+                    if response.status != 200:
+                        raise await refused(response)
+                    return await whole(response, MAX_LIST_BYTES)
         except TimeoutError as error:
             what = f"no whole answer within {timeout:g} s"
             raise BackendError(ErrorClass.PROVIDER_TIMEOUT, what) from error
 
+    async def _send(
+        self, method: str, url: str, backend: Backend, clocks: Clocks, content: bytes | None = None
+    ) -> aiohttp.ClientResponse:
+        """The answer, as soon as its headers have come."""
+        phase = _Phase(clocks)
+        _phase.set(phase)
+        try:
+            with translated(answered=False):
+                async with phase.clock:
+                    return await self._pool.request(
+                        method,
+                        URL(url, encoded=True),
+                        data=content,
+                        headers=_headers(backend),
+                        allow_redirects=False,
+                    )
+        except TimeoutError:
+            raise phase.silence() from None
 
-def classify(status: int, body: str) -> ErrorClass:
-    """The error class of an HTTP status and what the body says."""
-    text = body.lower()
-    if status in {400, 413, 422}:
-        if any(word in text for word in _CONTEXT_LENGTH):
-            return ErrorClass.CALLER_CONTEXT_LENGTH
-        if any(word in text for word in _CONTENT_FILTER):
-            return ErrorClass.POLICY_CONTENT_FILTER
-    if status >= 500:
-        return ErrorClass.PROVIDER_UNAVAILABLE
-    return _ERROR_CLASSES.get(status, ErrorClass.PROVIDER_PROTOCOL)
+    def _end(self, response: aiohttp.ClientResponse) -> None:
+        self._lingering.discard(response)
+        response.close()
+
+    @property
+    def _pool(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                # The router admits so many requests and no more; none of them waits here.
+                connector=_Connector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS, ssl=_trust()),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+                read_bufsize=_BUFFER_BYTES,
+            )
+        return self._session
+
+
+class _Phase:
+    """The clock until the headers of an answer: that of the connection, and then theirs."""
+
+    def __init__(self, clocks: Clocks) -> None:
+        self.clock = asyncio.timeout(clocks.connect)
+        self._clocks = clocks
+        self._connected = False
+
+    def connected(self) -> None:
+        limit = self._clocks.headers
+        self._connected = True
+        self.clock.reschedule(None if limit is None else _now() + limit)
+
+    def silence(self) -> BackendError:
+        if self._connected:
+            what = f"headers: none within {self._clocks.headers} s"
+            return BackendError(ErrorClass.PROVIDER_TIMEOUT, what)
+        what = f"connect: no connection within {self._clocks.connect} s"
+        return BackendError(ErrorClass.PROVIDER_CONNECT, what)
+
+
+_phase: contextvars.ContextVar[_Phase] = contextvars.ContextVar("phase")
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Says when a request has its connection; the client's own traces cost far more."""
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        connection = await super().connect(req, traces, timeout)
+        _phase.get().connected()
+        return connection
+
+
+def _json(body: dict[str, Any]) -> bytes:
+    return json.dumps(body, ensure_ascii=False).encode(errors="replace")
 
 
 def _headers(backend: Backend) -> dict[str, str]:
+    provider = backend.provider
     headers = {
         "content-type": "application/json",
         "accept": "text/event-stream, application/json",
         "accept-encoding": "identity",
         "user-agent": "semroute",
+        **provider.headers,
     }
-    key = backend.provider.key().strip()
-    if not (key.isascii() and key.isprintable()):
-        raise BackendError(ErrorClass.PROVIDER_CREDENTIALS, "no header can carry the key")
+    secrets = {h: os.environ.get(variable, "") for h, variable in provider.secret_headers.items()}
+    key = provider.key().strip()
     if key:
-        headers["authorization"] = f"Bearer {key}"
+        secrets[provider.key_header] = provider.key_prefix + key
+    for header, secret in secrets.items():
+        value = secret.strip()
+        if not (value.isascii() and value.isprintable()):
+            raise BackendError(ErrorClass.PROVIDER_CREDENTIALS, f"{header} cannot carry its value")
+        if value:
+            headers[header] = value
     return headers
 
 
-async def _received(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    raw = cast("AsyncGenerator[bytes, None]", response.aiter_raw())  # it is one, and wants closing
-    with _translated():
-        async with contextlib.aclosing(raw) as chunks:
-            async for chunk in chunks:
-                yield chunk
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
-async def _whole(response: httpx.Response) -> bytes:
-    body = bytearray()
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > _MAX_ANSWER_BYTES:
-            raise BackendError(ErrorClass.PROVIDER_PROTOCOL, "the answer has no end")
-    return bytes(body)
-
-
-async def _refusal(response: httpx.Response) -> BackendError:
-    body = b""
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > _MAX_ERROR_BYTES:
-            break
-    error_class = classify(response.status_code, body.decode(errors="replace"))
-    return BackendError(
-        error_class, f"status {response.status_code}", _retry_after(response.headers)
+@functools.cache
+def _trust() -> ssl.SSLContext:
+    """Whom to believe: what SSL_CERT_FILE and SSL_CERT_DIR name, or else the usual authorities."""
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    return ssl.create_default_context(
+        cafile=file or (None if folder else certifi.where()), capath=folder
     )
-
-
-def _retry_after(headers: httpx.Headers) -> float | None:
-    try:
-        seconds = float(headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return max(0.0, seconds)
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """httpx's errors, and those that the transport below it lets through, in our words."""
-    try:
-        yield
-    except (httpx.HTTPError, aiohttp.ClientError) as error:
-        raise _translate(error) from error
-
-
-def _translate(error: Exception) -> BackendError:
-    detail = f"{type(error).__name__}: {error}"
-    match error:
-        case httpx.TimeoutException() if not isinstance(error, httpx.ConnectTimeout):
-            return BackendError(ErrorClass.PROVIDER_TIMEOUT, detail)
-        case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.UnsupportedProtocol():
-            return BackendError(ErrorClass.PROVIDER_CONNECT, detail)
-        case aiohttp.ClientError():
-            return BackendError(ErrorClass.PROVIDER_PROTOCOL, detail)
-        case _:
-            # After the headers this is an interruption; before them it is a broken connection.
-            # Only the router knows whether the answer had begun.
-            return BackendError(ErrorClass.PROVIDER_INTERRUPTED, detail)

@@ -1,25 +1,34 @@
-"""All backends: which one answers for a model, and which of the optional ones are there."""
+"""All backends: which one answers for a model, and how each of them is."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from semroute_service.backends import checking
+from semroute_service.backends.anthropic_messages import AnthropicMessagesBackend
+from semroute_service.backends.availability import Availability
 from semroute_service.backends.base import BackendError
+from semroute_service.backends.checking import address
 from semroute_service.backends.echo import EchoBackend
 from semroute_service.backends.http import HttpClient
+from semroute_service.backends.litellm import LiteLLMBackend
 from semroute_service.backends.openai_chat import OpenAIChatBackend
+from semroute_service.backends.openai_embeddings import OpenAIEmbeddings
 from semroute_service.decision import ErrorClass
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Iterable, Sequence
 
-    from semroute_service.backends.base import ChatBackend, ChatRequest, Event
-    from semroute_service.profile import Backend, Model
+    from semroute_service.backends.base import ChatBackend, ChatRequest, Clocks, Embedded, Event
+    from semroute_service.backends.checking import Answer
+    from semroute_service.profile import Backend, Model, Profile
 
-PROBE_TIMEOUT = 1.0
+CHECK_SECONDS = 2.0
+"""What one backend gets to say how it is."""
 _log = logging.getLogger(__name__)
 
 
@@ -27,18 +36,19 @@ class BackendPool:
     """Lives on one event loop."""
 
     def __init__(self) -> None:
+        self.availability = Availability()
         self._http = HttpClient()
+        self._embeddings = OpenAIEmbeddings(self._http)
         self._chat: dict[str, ChatBackend] = {
             "echo": EchoBackend(),
             "openai_chat": OpenAIChatBackend(self._http),
+            "anthropic_messages": AnthropicMessagesBackend(self._http),
+            "litellm": LiteLLMBackend(),
         }
-        self._served: dict[str, tuple[str, ...]] = {}
-        """What each address that was asked lists; an absent one is not in it."""
 
     def is_absent(self, model: Model) -> bool:
         """True where the model's backend is optional and did not answer when last asked."""
-        backend = model.backend
-        return backend.optional and backend.url not in self._served
+        return model.backend.optional and not self.availability.listed(model.backend)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Stream from the backend of ``request.model``; see ``ChatBackend.stream``."""
@@ -52,32 +62,56 @@ class BackendPool:
         finally:
             await stream.aclose()
 
-    async def probe(self, backends: Iterable[Backend]) -> None:
-        """Ask every optional backend, all at once, which models it serves."""
-        optional = {b.url: b for b in backends if b.optional}
-        await asyncio.gather(*(self._probe(backend) for backend in optional.values()))
+    async def embed(self, model: Model, texts: Sequence[str], clocks: Clocks) -> Embedded:
+        """The vectors of ``texts`` by ``model``; raises ``BackendError``."""
+        if model.backend.provider.protocol != "openai_chat":
+            what = f"{model.backend.provider.name} has no vectors"
+            raise BackendError(ErrorClass.PROVIDER_MODEL_NOT_FOUND, what)
+        named = model if model.id else await self._with_id(model)
+        return await self._embeddings.embed(named, texts, clocks)
+
+    async def check(self, profiles: Iterable[Profile]) -> None:
+        """Ask the backends of ``profiles`` how they are, all at once, each address once: those in
+        the building, and optional ones. Nothing is raised."""
+        declared = [(b, p) for p in profiles for b in p.backends.values()]
+        distinct = {address(b): b for b, p in declared if _is_checked(b, p)}
+        await asyncio.gather(*(self.ask(backend, CHECK_SECONDS) for backend in distinct.values()))
+
+    async def ask(self, backend: Backend, seconds: float) -> Answer:
+        """Ask one backend how it is, within ``seconds``, and take note of its answer, unless it is
+        a cloud: that is known by its answers to calls. Nothing is raised."""
+        start = time.monotonic()
+        answer = await checking.ask(self._http, backend, seconds)
+        left = seconds - (time.monotonic() - start)
+        if answer.well and left > 0:
+            waits = await checking.waiting(self._http, backend, left)
+            answer = replace(answer, waiting=waits)
+        if backend.local or backend.optional:
+            self._note(backend, answer)
+        return answer
 
     async def close(self) -> None:
         await self._http.close()
 
-    async def _probe(self, backend: Backend) -> None:
-        try:
-            served = await self._http.get_models(backend, PROBE_TIMEOUT)
-        except BackendError as error:
-            if self._served.pop(backend.url, None) is not None:
-                _log.warning("backend %s is gone: %s", backend.name, error.detail)
+    def _note(self, backend: Backend, answer: Answer) -> None:
+        before = self.availability.check(backend)
+        self.availability.checked(backend, answer)
+        if before and before.answer.well is answer.well:
             return
-        if backend.url not in self._served:
-            _log.info("backend %s answers: %s", backend.name, ", ".join(served) or "no model")
-        if served:
-            self._served[backend.url] = served
+        if answer.well:
+            _log.info("backend %s answers, and lists %d models", backend.name, len(answer.models))
         else:
-            self._served.pop(backend.url, None)
+            _log.warning("backend %s is not well: it %s", backend.name, answer.problem)
 
     async def _with_id(self, model: Model) -> Model:
         backend = model.backend
-        served = self._served.get(backend.url)
-        served = served or await self._http.get_models(backend, PROBE_TIMEOUT)
+        served = self.availability.listed(backend) if backend.optional else ()
+        served = served or await self._http.get_models(backend, CHECK_SECONDS)
         if not served:
             raise BackendError(ErrorClass.PROVIDER_MODEL_NOT_FOUND, "the backend lists no model")
         return replace(model, id=served[0])
+
+
+def _is_checked(backend: Backend, profile: Profile) -> bool:
+    """A cloud is known by its answers alone, unless the profile calls it optional."""
+    return (backend.local and checking.may_be_asked(backend)) or backend in profile.probed

@@ -11,9 +11,13 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from semroute_service.cli.backends_options import add_backends
+from semroute_service.cli.batch_options import add_batch
 from semroute_service.cli.encoder_options import add_encoder
+from semroute_service.cli.fault_server_options import add_fault_server
 from semroute_service.cli.options import add_folder, add_home, add_server, twin
 from semroute_service.cli.profile_options import add_profile, add_proof, add_strict
+from semroute_service.cli.providers_options import add_providers
 from semroute_service.cli.servers_options import add_servers
 from semroute_service.cli.status_options import add_session, add_status
 
@@ -70,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     _complete(commands.add_parser("complete", help="have a query answered, streamed"))
     add_status(commands.add_parser("status", help="show what a running server does"))
     add_session(commands.add_parser("session", help="end a session"))
+    add_backends(commands.add_parser("backends", help="show which backends can be asked now"))
     _check(commands.add_parser("check", help="check profiles and utterances"))
     _detect(commands.add_parser("detect", help="show what there is to run on, and what fits it"))
     _init(commands.add_parser("init", help="copy starter profiles and utterances here"))
@@ -78,7 +83,11 @@ def parser() -> argparse.ArgumentParser:
     _explain(commands.add_parser("explain", help="show what the classifier makes of a query"))
     add_encoder(commands.add_parser("encoder", help="list, build, verify and time encoders"))
     add_profile(commands.add_parser("profile", help="list, choose, compare and make profiles"))
+    add_providers(commands.add_parser("providers", help="list providers, and whose key is set"))
     add_servers(commands.add_parser("servers", help="write how to launch a profile's own servers"))
+    add_fault_server(
+        commands.add_parser("fault-server", help="start an upstream that fails on purpose")
+    )
     demo = commands.add_parser("demo", help="start a server, route a few queries, stop it")
     demo.set_defaults(run="demo:demo")
     return top
@@ -165,6 +174,7 @@ def _complete(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="show evidence, candidates and attempts, to standard error",
     )
+    add_batch(command)
     command.set_defaults(run="ask:complete")
 
 

@@ -16,7 +16,7 @@ def add_status(command: argparse.ArgumentParser) -> None:
         "Show a running server's profile, revisions and uptime, and what it has counted since its "
         "start."
     )
-    _calling(command)
+    add_calling(command)
     command.set_defaults(run="status:status")
 
 
@@ -31,11 +31,12 @@ def add_session(command: argparse.ArgumentParser) -> None:
     )
     end.add_argument("id", metavar="ID", help="the session id, as its requests name it")
     end.add_argument("--tenant", default="", metavar="NAME", help="whose session it is")
-    _calling(end)
+    add_calling(end)
     end.set_defaults(run="status:end_session")
 
 
-def _calling(command: argparse.ArgumentParser) -> None:
+def add_calling(command: argparse.ArgumentParser) -> None:
+    """What every command needs that asks a running server."""
     add_server(command)
     command.add_argument(
         "--timeout", type=float, default=10.0, metavar="S", help="seconds (default: %(default)s)"

@@ -14,13 +14,14 @@ from semroute_service.detection.nvml import nvml_gpus
 from semroute_service.detection.probing import declared_gpus, probe_backends
 from semroute_service.detection.resources import Resources
 from semroute_service.detection.slurm import Cluster, ask_slurm
-from semroute_service.detection.waiting import in_thread
 from semroute_service.profile import load_providers
+from semroute_service.waiting import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
+    from semroute_service.detection.probing import Ask
     from semroute_service.profile import Profile
 
 T = TypeVar("T")
@@ -34,8 +35,10 @@ async def detect(
     home: Path | None,
     environment: Mapping[str, str] = os.environ,
     seconds: float = 1.5,
+    asking: Ask | None = None,
 ) -> Resources:
-    """Look for hardware, keys, encoders below ``home`` and the backends of ``profiles``.
+    """Look for hardware, keys, encoders below ``home`` and the backends of ``profiles``, by a way
+    of ``asking`` them where one is given.
 
     Every look ends after ``seconds``, whatever hangs. What could not be found out is among the
     problems of the result; nothing is raised.
@@ -65,7 +68,7 @@ async def detect(
         look("SLURM", lambda told: ask_slurm(environment, _SOONER * seconds, told)),
         look("cores and memory", lambda _: read_machine()),
         look("encoders", lambda _: _built_encoders(home)),
-        probe_backends(profiles, seconds),
+        probe_backends(profiles, seconds, asking),
     )
     cluster = cluster or Cluster()
     machine = machine or Machine()

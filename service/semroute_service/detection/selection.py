@@ -48,7 +48,7 @@ def fits(profiles: Iterable[Profile], resources: Resources) -> list[Fit]:
     """Every profile's fit in the order of choice; those without a rank come last, by name."""
     found = []
     for profile in sorted(profiles, key=_place):
-        requirements = tuple(_requirements(profile.hardware, resources))
+        requirements = tuple(_requirements(profile, resources))
         found.append(Fit(profile, all(r.met for r in requirements), requirements))
     return found
 
@@ -84,8 +84,12 @@ def _place(profile: Profile) -> tuple[bool, int, str]:
     return rank is None, rank or 0, profile.name
 
 
-def _requirements(hardware: Hardware, resources: Resources) -> Iterator[Requirement]:
-    """Each thing that is required, and whether it is there."""
+def _requirements(profile: Profile, resources: Resources) -> Iterator[Requirement]:
+    """Each thing that is required, and whether it is there. Any key is that of a provider which
+    the profile names; another's would be of no use to it."""
+    hardware = profile.hardware
+    named = {model.backend.provider.id for model in profile.models.values()}
+    useful = resources.keys & named.union(hardware.cloud_keys)
     there = {gpu_type(gpu.type) for gpu in resources.gpus}
     for name in hardware.gpu_types:
         yield Requirement(f"a GPU of type {name}", gpu_type(name) in there)
@@ -94,7 +98,7 @@ def _requirements(hardware: Hardware, resources: Resources) -> Iterator[Requirem
         what = f"{hardware.min_gpu_memory_gb:g} GB on one {kind}"
         yield Requirement(what, _has_memory(hardware, resources))
     for name in hardware.cloud_keys:
-        met = bool(resources.keys) if name == "any" else name in resources.keys
+        met = bool(useful) if name == "any" else name in resources.keys
         yield Requirement(_key(name), met)
     if hardware.slurm:
         yield Requirement("SLURM", resources.slurm is not None)

@@ -48,6 +48,8 @@ def _fault_of(model: Model, profile: ProfileSpec, tenants: Mapping[str, Tenant])
         return f"is a {kind} model; an encoder needs one of kind: embedding"
     if backend.provider.protocol == "echo":
         return "is at the built-in echo, which embeds nothing; name a model on a server"
+    if backend.lacks:
+        return f"has no address: {backend.lacks}"
     if not model.id:
         return "has no id; an encoder needs one, so that its model never changes unseen"
     if not backend.local:

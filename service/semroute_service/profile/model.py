@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from semroute_classifier.encoders import EncoderSpec
     from semroute_service.profile.providers import Provider
     from semroute_service.profile.serving import ServeSpec, SlurmSpec
-    from semroute_service.query import Capability, Sensitivity
+    from semroute_service.query import Capability, Parameter, Sensitivity
 
 DEFAULT_ROUTE = "default"
 """The row for tasks without one of their own and for queries near to nothing."""
@@ -72,6 +72,12 @@ class Backend:
     slurm: SlurmSpec | None = field(default=None, hash=False)
     url_variable: str = ""
     """The environment variable that the url takes its place from; empty where it names none."""
+    lacks: str = ""
+    """What must be set before it has an address, in words; empty where nothing must."""
+
+    def has_credentials(self) -> bool:
+        """Whether a call could be made at all, with the environment as it is now."""
+        return not self.lacks and self.provider.has_credentials()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,11 @@ class Model:
     @property
     def local(self) -> bool:
         return self.backend.local
+
+    @property
+    def refuses(self) -> frozenset[Parameter]:
+        """The parameters that its provider does not take for it."""
+        return self.backend.provider.quirks_of(self.id).refuse
 
     @property
     def effective_price(self) -> Price | None:

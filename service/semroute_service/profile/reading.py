@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from semroute_classifier.documents import (
@@ -18,7 +18,7 @@ from semroute_classifier.documents import (
     suggest,
     yaml_files,
 )
-from semroute_service.profile.addresses import completed, fault_of
+from semroute_service.profile.addresses import address_of, fault_of, region_of, with_model
 from semroute_service.profile.encoder import read_encoder
 from semroute_service.profile.model import (
     ANY_TENANT,
@@ -54,6 +54,16 @@ if TYPE_CHECKING:
 
 
 _NANO = 1_000_000_000
+_OWN_FIELDS = {
+    "model": "the model's id says it",
+    "messages": "they are the caller's",
+    "stream": "every answer is streamed",
+    "stream_options": "usage is asked for where the provider wants that",
+    "n": "there is one answer",
+    "max_tokens": "give max_tokens in the row",
+    "max_completion_tokens": "give max_tokens in the row",
+}
+"""Fields that every request sets by itself; a second word on them would be lost or cost money."""
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
@@ -66,6 +76,7 @@ def load_profiles(
 
     With ``tasks``, a row for a task that has no utterances is a warning of its profile.
     """
+    load_providers(environment)  # what is wrong in a site's own file is told once
     profiles: dict[str, Profile] = {}
     problems: list[Problem] = []
     for path in yaml_files(folder, "profile (<name>.yaml)"):
@@ -88,8 +99,7 @@ def load_profile(
     """One profile; raises ``ConfigError`` with every problem found in it."""
     document = read_yaml(path)
     spec = document.parse(ProfileSpec)
-    known = with_registered(environment)
-    return _Reading(document, spec, known, Notes(document)).profile(tasks)
+    return _Reading(document, spec, environment, Notes(document)).profile(tasks)
 
 
 @dataclass
@@ -98,8 +108,12 @@ class _Reading:
 
     document: Document
     spec: ProfileSpec
-    environment: dict[str, str]
+    environment: Mapping[str, str]
     notes: Notes
+
+    def __post_init__(self) -> None:
+        self.providers = load_providers(self.environment)
+        self.registered = with_registered(self.environment)
 
     def profile(self, tasks: Iterable[str] | None) -> Profile:
         spec, stem = self.spec, self.document.path.stem
@@ -143,7 +157,7 @@ class _Reading:
 
     def _hardware(self) -> Hardware:
         spec = self.spec.hardware
-        clouds = {name for name, provider in load_providers().items() if not provider.local}
+        clouds = {name for name, p in self.providers.items() if not p.local and p.key_env}
         self.notes.known(
             ("hardware", "required_cloud_apis"),
             spec.required_cloud_apis,
@@ -167,9 +181,11 @@ class _Reading:
         provider = self._provider((*key, "provider"), spec.provider)
         if provider is None:
             return None
-        url = self._url((*key, "url" if spec.url else "provider"), spec.url, provider)
+        if provider.deprecated:
+            self.notes.warn((*key, "provider"), provider.deprecated)
+        url, lacks = self._url((*key, "url" if spec.url else "provider"), spec.url, provider)
         local = provider.local and spec.locality != "cloud"
-        region = spec.region or provider.region
+        region = spec.region or region_of(provider, self.environment)
         if local:
             region = spec.region or self.spec.governance.region
         clearance = _sensitivity(spec.clearance)
@@ -185,33 +201,37 @@ class _Reading:
             gpu=DeclaredGpu(**spec.gpu.model_dump()) if spec.gpu else None,
             slurm=spec.slurm,
             url_variable=next((found[1] for found in _VARIABLE.finditer(spec.url)), ""),
+            lacks=lacks,
         )
 
     def _provider(self, key: Key, name: str) -> Provider | None:
-        providers = load_providers()
-        if name not in providers:
-            self.notes.problem(key, f'there is no provider "{name}"{suggest(name, providers)}')
+        if name not in self.providers:
+            hint = suggest(name, self.providers)
+            self.notes.problem(key, f'there is no provider "{name}"{hint}')
             return None
-        return providers[name]
+        return self.providers[name]
 
-    def _url(self, key: Key, written: str, provider: Provider) -> str:
+    def _url(self, key: Key, written: str, provider: Provider) -> tuple[str, str]:
+        """Where the backend stands, and what must be set before that is known."""
         if provider.protocol == "echo":
             if written:
                 self.notes.problem(key, "the built-in echo has no url")
-            return ""
-        expanded = self._expand(key, written)
-        if expanded is None:
-            return ""
-        url = expanded or self._own_url(provider)
-        fault = fault_of(url, provider)
-        if fault:
-            source = "" if expanded or not provider.url_env else f" ({provider.url_env})"
+            return "", ""
+        url, lacks = self._expand(key, written), ""
+        if url is None:
+            return "", ""
+        source = "" if url or not provider.url_env else f" ({provider.url_env})"
+        try:
+            # Where a cloud stands is not for those to say who register servers.
+            known = self.registered if provider.local else self.environment
+            url, lacks = (url, "") if url else address_of(provider, known)
+        except ValueError as error:
+            self.notes.problem(key, str(error))
+            return "", ""
+        needs_none = provider.protocol == "litellm" and not url
+        if not lacks and not needs_none and (fault := fault_of(url, provider)):
             self.notes.problem(key, fault + source)
-        return url.rstrip("/")
-
-    def _own_url(self, provider: Provider) -> str:
-        override = self.environment.get(provider.url_env, "").strip() if provider.url_env else ""
-        return completed(override, provider.url) if override else provider.url
+        return url.rstrip("/"), lacks
 
     def _expand(self, key: Key, text: str) -> str | None:
         """``text`` with what its variables hold; None, told as a problem, where one is not set."""
@@ -221,12 +241,12 @@ class _Reading:
             )
             return None
         found = list(_VARIABLE.finditer(text))
-        unset = [m[1] for m in found if m[2] is None and not self.environment.get(m[1])]
+        unset = [m[1] for m in found if m[2] is None and not self.registered.get(m[1])]
         for name in unset:
             self.notes.problem(key, f"the environment variable {name} is not set")
         if unset:
             return None
-        return _VARIABLE.sub(lambda m: self.environment.get(m[1]) or m[2], text)
+        return _VARIABLE.sub(lambda m: self.registered.get(m[1]) or m[2], text)
 
     def _model(self, name: str, spec: ModelSpec, backends: dict[str, Backend]) -> Model | None:
         key: Key = ("models", name)
@@ -244,19 +264,35 @@ class _Reading:
                 self.notes.problem((*key, "backend"), f'"{spec.backend}" is not declared{hint}')
         if backend is None:
             return None
+        for field in sorted(_OWN_FIELDS.keys() & spec.extra_body.keys()):
+            self.notes.problem(
+                (*key, "extra_body", field), f"must not be set: {_OWN_FIELDS[field]}"
+            )
         if not spec.id and not backend.local:
             self.notes.problem((*key, "id"), "is required: the name that the provider knows")
         return Model(
             name=name,
             id=spec.id,
-            backend=backend,
+            backend=self._as_met(key, backend, spec.id),
             capabilities=_capabilities(spec, backend),
             context=spec.context,
-            price=_price(spec),
+            price=_price(spec, backend),
             quantization=spec.quantization,
             extra_body=spec.extra_body,
             serve=spec.serve,
         )
+
+    def _as_met(self, key: Key, backend: Backend, model: str) -> Backend:
+        """``backend`` as the model with this id meets it: its own address, and its own region."""
+        declared = self.spec.backends.get(backend.name)
+        region = backend.provider.quirks_of(model).region
+        if region is not None and not (declared and declared.region):
+            backend = replace(backend, region=region)
+        try:
+            return replace(backend, url=with_model(backend.url, model))
+        except ValueError as error:
+            self.notes.problem((*key, "id"), str(error))
+            return backend
 
     def _backend_of_provider(self, key: Key, provider: str) -> Backend | None:
         if provider in self.spec.backends:
@@ -278,9 +314,7 @@ class _Reading:
                 "governance.allow_cloud",
             ),
             models=self._names((*key, "models"), spec.models, self.spec.models, "model"),
-            providers=self._names(
-                (*key, "providers"), spec.providers, load_providers(), "provider"
-            ),
+            providers=self._names((*key, "providers"), spec.providers, self.providers, "provider"),
         )
 
     def _names(self, key: Key, spec: NamesSpec, known: Iterable[str], what: str) -> Names:
@@ -297,10 +331,10 @@ def _capabilities(spec: ModelSpec, backend: Backend) -> frozenset[Capability]:
     return spec.capabilities | backend.provider.capabilities | {Capability.CHAT}
 
 
-def _price(spec: ModelSpec) -> Price | None:
-    if spec.price is None:
-        return None
-    return Price(round(spec.price.input * _NANO), round(spec.price.output * _NANO))
+def _price(spec: ModelSpec, backend: Backend) -> Price | None:
+    """The profile's own, or else what the provider published for this id."""
+    price = spec.price or backend.provider.prices.get(spec.id)
+    return Price(round(price.input * _NANO), round(price.output * _NANO)) if price else None
 
 
 def _nano(usd: float | None) -> int | None:

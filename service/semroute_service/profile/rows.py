@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from semroute_classifier.documents import suggest
 from semroute_classifier.utterances import TASK_NAME, Tier
 from semroute_service.profile.model import DEFAULT_ROUTE, Route
+from semroute_service.query import Parameter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -76,6 +77,7 @@ class RowReader:
         )
         if all(name in self.models for names in tiers.values() for name in names):
             self._check_reachable(key, route)
+            self._check_temperature(key, route)
         return route
 
     def _tiers(self, key: Key, spec: RouteSpec) -> dict[Tier, tuple[str, ...]]:
@@ -100,6 +102,16 @@ class RowReader:
         if not all(known):
             return {}
         return {tier: tuple(dict.fromkeys(names)) for tier, names in lists.items() if names}
+
+    def _check_temperature(self, key: Key, route: Route) -> None:
+        """Tell who does not take the row's temperature, which is left out for them."""
+        if route.temperature is None:
+            return
+        named = {name for names in (*route.tiers.values(), route.fallback_chain) for name in names}
+        for name in sorted(named):
+            if Parameter.TEMPERATURE in self.models[name].refuses:
+                what = f"{name} takes no temperature; it is asked without"
+                self.notes.warn((*key, "temperature"), what)
 
     def _known(self, key: Key, names: Iterable[str]) -> bool:
         return self.notes.known(key, names, self.spec.models, "model")

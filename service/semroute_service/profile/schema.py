@@ -8,12 +8,11 @@ from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from semroute_classifier.utterances import TASK_NAME
+from semroute_service.profile.part import Money, Positive
 from semroute_service.profile.part import Part as _Part
-from semroute_service.profile.part import Positive
 from semroute_service.profile.serving import ServeSpec, SlurmSpec
 from semroute_service.query import Capability
 
-Money = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Capabilities = Annotated[frozenset[Annotated[Capability, Field(strict=False)]], Field(strict=False)]
 SensitivityWord = Literal["public", "internal", "confidential", "restricted"]
 
@@ -154,8 +153,8 @@ class ModelSpec(_Part):
     context: Annotated[int, Field(gt=0)] | None = Field(default=None, examples=[32768])
     """The most tokens of conversation and answer together; not screened where it is not given."""
     price: PriceSpec | None = None
-    """What it costs. A local model without a price costs nothing; a cloud model without one is
-    denied where the cost is limited."""
+    """What it costs; by default what the catalogue of providers has for its id. A local model
+    without a price costs nothing; a cloud model without one is denied where the cost is limited."""
     capabilities: Capabilities = Field(default=frozenset(), examples=[["tools", "json_schema"]])
     """What it can do. One that is not declared denies only requests that need it; what every model
     of the provider can do need not be repeated."""

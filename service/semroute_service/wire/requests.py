@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, TypeVar
 
 from semroute.v1 import router_pb2 as pb
+from semroute_service.embedding import EmbedAsk
 from semroute_service.errors import InvalidRequestError
 from semroute_service.query import (
     Caller,
@@ -97,8 +98,8 @@ def read_complete(request: pb.CompleteRequest) -> Ask:
     return Ask(query, request.profile, preferences, options)
 
 
-def read_embed(request: pb.EmbedRequest) -> list[str]:
-    """The texts; raises ``InvalidRequestError`` with every violation."""
+def read_embed(request: pb.EmbedRequest) -> EmbedAsk:
+    """What is to be embedded; raises ``InvalidRequestError`` with every violation."""
     reader = _Reader()
     if not request.texts:
         reader.complain("texts", "is empty; give at least one text")
@@ -107,9 +108,9 @@ def read_embed(request: pb.EmbedRequest) -> list[str]:
     for i, text in enumerate(request.texts):
         if not text.strip():
             reader.complain(f"texts[{i}]", "is empty")
-    reader.caller(request.caller, "caller")
+    caller = reader.caller(request.caller, "caller")
     reader.finish()
-    return list(request.texts)
+    return EmbedAsk(list(request.texts), caller, request.profile, request.model)
 
 
 class _Reader:

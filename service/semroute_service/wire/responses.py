@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from semroute_classifier.classifier import Classification
-    from semroute_classifier.encoders import Vectors
     from semroute_service.completion import CompletionEvent
     from semroute_service.decision import Candidate, Elapsed, ErrorClass, FinishReason, Usage
+    from semroute_service.embedding import Embeddings
     from semroute_service.profile import Profile, Route
     from semroute_service.records import Status
     from semroute_service.sessions import Session
@@ -82,9 +82,16 @@ def write_event(event: Decision | CompletionEvent) -> pb.CompleteResponse:
             return pb.CompleteResponse(finish=_finish(event))
 
 
-def write_embeddings(vectors: Vectors, model: str) -> pb.EmbedResponse:
-    rows = [pb.Embedding(values=row) for row in vectors.tolist()]
-    return pb.EmbedResponse(embeddings=rows, model=model, dimension=vectors.shape[1])
+def write_embeddings(made: Embeddings) -> pb.EmbedResponse:
+    return pb.EmbedResponse(
+        embeddings=[pb.Embedding(values=row) for row in made.vectors.tolist()],
+        model=made.model,
+        dimension=made.vectors.shape[1],
+        backend=made.backend,
+        usage=_usage(made.usage) if made.usage else None,
+        cost_nano_usd=made.cost,
+        attempts=[_attempt(attempt) for attempt in made.attempts],
+    )
 
 
 def write_summary(profile: Profile, active: Profile) -> profile_pb2.ProfileSummary:

@@ -40,5 +40,5 @@ async def in_thread(work: Callable[[], T]) -> T:
         with contextlib.suppress(RuntimeError):  # the loop is closed by now
             loop.call_soon_threadsafe(tell, result, error)
 
-    threading.Thread(target=run, name="semroute-detection", daemon=True).start()
+    threading.Thread(target=run, name="semroute-waiting", daemon=True).start()
     return await answer

@@ -1,0 +1,121 @@
+"""What comes back over HTTP: its bytes as they arrive, and its failures in our words."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from semroute_service.backends.base import BackendError
+from semroute_service.backends.refusals import refusal, refusal_inside
+from semroute_service.decision import ErrorClass
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MAX_ERROR_BYTES = 64 * 1024
+MAX_LIST_BYTES = 4 * 1024 * 1024
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+_ERROR_BODY_SECONDS = 2.0
+"""How long to wait for what an error says, after its status."""
+
+
+class Bytes:
+    """The bytes of an answer, all that have arrived at a time. The clock runs only while more is
+    wanted and nothing is there: a slow reader is not the upstream's silence."""
+
+    def __init__(self, content: aiohttp.StreamReader, idle: float | None) -> None:
+        self._content = content
+        self._idle = idle
+
+    def __aiter__(self) -> Bytes:
+        return self
+
+    async def __anext__(self) -> bytes:
+        with translated(answered=True):
+            data = self._content.read_nowait() or await self._next()
+        if not data:
+            raise StopAsyncIteration
+        return data
+
+    async def _next(self) -> bytes:
+        try:
+            async with asyncio.timeout(self._idle):
+                return await self._content.readany()
+        except TimeoutError:
+            what = f"idle_bytes: nothing for {self._idle} s"
+            raise BackendError(ErrorClass.PROVIDER_TIMEOUT, what) from None
+
+
+@contextlib.contextmanager
+def woken(response: aiohttp.ClientResponse) -> Iterator[None]:
+    """The client leaves a reader waiting whose connection it closed because of what came on it."""
+    content = response.content
+    protocol = response.connection.protocol if response.connection else None
+    closed = None if protocol is None else protocol.closed
+
+    def wake(done: asyncio.Future[None]) -> None:
+        done.exception()  # it is told to the reader already
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError())
+
+    if closed:
+        closed.add_done_callback(wake)
+    try:
+        yield
+    finally:
+        if closed:
+            closed.remove_done_callback(wake)
+
+
+async def whole(response: aiohttp.ClientResponse, longest: int, idle: float | None = None) -> bytes:
+    """A body that is no stream, to its end, which comes within ``longest`` bytes."""
+    body = bytearray()
+    with woken(response):
+        async for chunk in Bytes(response.content, idle):
+            body += chunk
+            if len(body) > longest:
+                raise BackendError(ErrorClass.PROVIDER_PROTOCOL, "the answer has no end")
+    return bytes(body)
+
+
+async def refused(response: aiohttp.ClientResponse, media: str = "") -> BackendError:
+    """What an answer means that is no stream, from its status and the beginning of its body."""
+    body = (await _beginning(response)).decode(errors="replace")
+    if response.status != 200:
+        return refusal(response.status, response.headers, body)
+    with contextlib.suppress(ValueError, RecursionError, TypeError, LookupError):
+        return refusal_inside(json.loads(body)["error"])
+    return BackendError(ErrorClass.PROVIDER_PROTOCOL, f"the answer is {media or 'untyped'}")
+
+
+async def _beginning(response: aiohttp.ClientResponse) -> bytes:
+    """As much of a body as comes soon and is not too long; its status says most of it."""
+    body = bytearray()
+    with contextlib.suppress(BackendError, TimeoutError):
+        async with asyncio.timeout(_ERROR_BODY_SECONDS):
+            async for chunk in Bytes(response.content, None):
+                body += chunk
+                if len(body) > _MAX_ERROR_BYTES:
+                    break
+    return bytes(body[:_MAX_ERROR_BYTES])
+
+
+@contextlib.contextmanager
+def translated(*, answered: bool) -> Iterator[None]:
+    """The client's errors in our words, and not in an upstream's."""
+    try:
+        yield
+    except aiohttp.ClientConnectorError as error:
+        detail = f"{type(error).__name__}: {error.strerror}"
+        raise BackendError(ErrorClass.PROVIDER_CONNECT, detail) from error
+    except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as error:
+        if isinstance(error, TimeoutError):
+            raise
+        broken = ErrorClass.PROVIDER_INTERRUPTED if answered else ErrorClass.PROVIDER_CONNECT
+        raise BackendError(broken, type(error).__name__) from error
+    except aiohttp.ClientError as error:
+        raise BackendError(ErrorClass.PROVIDER_PROTOCOL, type(error).__name__) from error
