@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from random_profiles import CALLERS, MODELS, MONEY
 from semroute_classifier.classifier import Basis, Classification
 from semroute_classifier.utterances import Tier
-from semroute_service import completion
-from semroute_service.backends import BackendError, End
+from semroute_service import schedule
+from semroute_service.backends import Availability, BackendError, End
 from semroute_service.decision import Attempt, Decision, Delta, ErrorClass, FinishReason, Restart
 from semroute_service.errors import SemrouteError
 from semroute_service.ledger import Ledger
@@ -148,6 +148,7 @@ class Scene:
         self.costs: list[int] = []
         self.tally: Counter[str] = Counter()
         self.utterances = SimpleNamespace(revision="")
+        self.availability = Availability()
 
     async def classify(self, _: Any, asked: list[Any]) -> tuple[list[Classification], str]:
         turn = self.turn
@@ -229,7 +230,7 @@ def play(profile: Profile, script: Script, turns: list[Turn]) -> Counter[str]:
     keys = {key: "k" if key in script.keys else "" for key in KEYS}
     with (
         mock.patch.dict(os.environ, keys),
-        mock.patch.object(completion, "_FIRST_BACKOFF_SECONDS", 0.0),
+        mock.patch.object(schedule, "_FIRST_BACKOFF_SECONDS", 0.0),
         contextlib.closing(Ledger()) as ledger,
     ):
         scene = Scene(profile, script, ledger)

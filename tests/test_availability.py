@@ -167,6 +167,15 @@ def test_a_rate_limit_without_a_wish_is_a_failure(known: Availability, wish: flo
     assert known.begin(model()) is None
 
 
+def test_a_rate_limit_that_is_waited_out_is_no_failure(known: Availability, clock: Clock) -> None:
+    """However often it is met, the circuit stays closed: its time is over when it said."""
+    for _ in range(12):
+        fails(known, model(), ErrorClass.PROVIDER_RATE_LIMIT, 1.0)
+        clock.time += 1
+    assert known.standing(model()).circuit is Circuit.CLOSED
+    assert known.begin(model())
+
+
 def test_no_wish_is_for_ever(known: Availability) -> None:
     """An upstream that asks to be left alone without end is believed for an hour."""
     fails(known, model(), ErrorClass.PROVIDER_RATE_LIMIT, math.inf)
@@ -277,13 +286,13 @@ def test_a_busy_server_that_answers_calls(known: Availability, clock: Clock) -> 
 
 def test_a_server_that_is_back_is_tried_at_once(known: Availability, clock: Clock) -> None:
     """By one call, whatever its circuit's pause was, and with the key that it refused before."""
-    known.checked(model().backend, UNWELL)
-    fails(known, model("keyed"), ErrorClass.PROVIDER_CREDENTIALS)
-    clock.time += LONG_SECONDS
     fails(known, model(), times=3)
+    fails(known, model("keyed"), ErrorClass.PROVIDER_CREDENTIALS)
     known.checked(model().backend, UNWELL)
-    assert known.begin(model()) is None
+    assert known.begin(model("keyed")) is None
+    clock.time += 1
     known.checked(model().backend, Answer())
+    assert known.begin(model("keyed"))
     assert known.why_not(model()) == ""
     assert known.begin(model())
     assert known.begin(model()) is None

@@ -86,6 +86,19 @@ def test_what_is_long_ago_does_not_count() -> None:
         assert breaker.circuit(now) is Circuit.CLOSED
 
 
+def test_failures_of_long_ago_are_not_added_to_those_of_late() -> None:
+    """After a bad time that did not open it, it takes half of the calls since to do so."""
+    breaker = Breaker()
+    for _ in range(FEWEST // 2 - 1):
+        fails(breaker, 0, 1)
+        works(breaker, 0)
+    now = WINDOW_SECONDS
+    for _ in range(FEWEST):
+        works(breaker, now)
+    fails(breaker, now, 2)
+    assert breaker.circuit(now) is Circuit.CLOSED
+
+
 def test_calls_that_say_nothing_change_nothing() -> None:
     """A caller that leaves neither breaks a row of failures nor adds to it."""
     breaker = Breaker()

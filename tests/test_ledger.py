@@ -256,3 +256,34 @@ def test_it_agrees_with_plain_arithmetic(steps: list[tuple[str, str, int, int]])
                 entries[which] = Entry(entries[which].profile, entries[which].month, amount, True)
         assert [ledger.spent(name) for name in ("a", "b")] == [booked("a"), booked("b")]
     ledger.close()
+
+
+@pytest.mark.parametrize("where", ["file", "memory"])
+def test_what_is_known_is_forgotten_when_the_books_change(tmp_path: Path, where: str) -> None:
+    """The last sum stands in for a reading only until anybody writes, or the month turns."""
+    clock = Clock("2026-05-31T23:59:59")
+    ledger = Ledger(tmp_path / "ledger.sqlite3" if where == "file" else None, clock)
+    assert ledger.spent_as_known("p") is None
+    assert ledger.spent("p") == ledger.spent_as_known("p") == 0
+    first = reserve(ledger, 60)
+    assert ledger.spent_as_known("p") is None
+    assert ledger.spent("p") == ledger.spent_as_known("p") == 60
+    ledger.settle(first, 10)
+    assert ledger.spent_as_known("p") is None
+    assert ledger.spent("p") == ledger.spent_as_known("p") == 10
+    assert ledger.spent_as_known("q") is None
+    clock.set("2026-06-01T00:00:00")
+    assert ledger.spent_as_known("p") is None
+    assert ledger.spent("p") == ledger.spent_as_known("p") == 0
+    ledger.close()
+
+
+def test_another_servers_booking_is_seen(tmp_path: Path) -> None:
+    """Two servers with one home share the books: what one spends the other does not overlook."""
+    one, other = Ledger(tmp_path / "l.sqlite3"), Ledger(tmp_path / "l.sqlite3")
+    assert one.spent("p") == one.spent_as_known("p") == 0
+    reserve(other, 70)
+    assert one.spent_as_known("p") is None
+    assert one.spent("p") == one.spent_as_known("p") == 70
+    one.close()
+    other.close()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from semroute_classifier.classifier import Classification
     from semroute_service.profile import Model, Profile
+    from semroute_service.query import Objective
 
 
 class ErrorClass(enum.StrEnum):
@@ -101,7 +102,8 @@ class Candidate:
     """A model that could answer, with governance's ruling. ``rule`` is empty if admitted.
 
     ``unavailable`` says what is known against asking it now, such as failures of late; such a
-    candidate is asked after all others. It is empty where nothing is.
+    candidate is asked after all others. It is empty where nothing is. ``ranking`` are the figures
+    that an objective went by, in words; empty where the written order stands.
     """
 
     model: Model
@@ -110,6 +112,7 @@ class Candidate:
     reason: str = ""
     estimated_cost: int | None = None
     unavailable: str = ""
+    ranking: str = ""
 
     @property
     def admitted(self) -> bool:
@@ -136,6 +139,7 @@ class Elapsed:
 class Decision:
     """Enough to explain and replay the choice of a model.
 
+    ``objective`` is what ordered the candidates, None where they stand as written.
     ``pinned`` if a session held the choice to an earlier one, which ``pin_moved_from`` was before
     its backend failed.
     """
@@ -150,6 +154,7 @@ class Decision:
     candidates: tuple[Candidate, ...]
     reason: str
     elapsed: Elapsed
+    objective: Objective | None = None
     pinned: bool = False
     pin_moved_from: str = ""
 

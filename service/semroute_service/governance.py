@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from semroute_service.decision import Candidate
@@ -93,22 +93,29 @@ def screen(models: Iterable[tuple[Model, bool]], context: Context) -> tuple[Cand
 
 def judge(candidate: Candidate, context: Context) -> Candidate:
     """``candidate`` with a fresh ruling; whatever ruling it had before counts for nothing."""
-    estimate = context.estimate(candidate.model)
-    for name in RULES:
-        reason = _ask(name, candidate, context)
+    denied, why = "", ""
+    for name, ask in RULES.items():
+        try:
+            reason = ask(candidate, context)
+        except Exception as error:
+            reason = _failed(name, candidate, error)
         if reason is not None:
-            return replace(candidate, rule=name, reason=reason, estimated_cost=estimate)
-    return replace(candidate, rule="", reason="", estimated_cost=estimate)
+            denied, why = name, reason
+            break
+    return Candidate(
+        model=candidate.model,
+        is_fallback=candidate.is_fallback,
+        rule=denied,
+        reason=why,
+        estimated_cost=context.estimate(candidate.model),
+        unavailable=candidate.unavailable,
+    )
 
 
-def _ask(name: str, candidate: Candidate, context: Context) -> str | None:
-    """The rule's reason; one that fails denies, and keeps to itself what it failed on."""
-    try:
-        return RULES[name](candidate, context)
-    except Exception as error:
-        kind = type(error).__name__
-        _log.error("the rule %s failed on %s: %s", name, candidate.model.name, kind)
-        return "cannot be evaluated, and what cannot be evaluated is denied"
+def _failed(name: str, candidate: Candidate, error: Exception) -> str:
+    """A rule that fails denies, and keeps to itself what it failed on."""
+    _log.error("the rule %s failed on %s: %s", name, candidate.model.name, type(error).__name__)
+    return "cannot be evaluated, and what cannot be evaluated is denied"
 
 
 @rule

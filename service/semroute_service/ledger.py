@@ -81,17 +81,33 @@ class Ledger:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
+        self._writes = 0
+        self._watch = (
+            sqlite3.connect(path, isolation_level=None, check_same_thread=False) if path else None
+        )
+        self._known: dict[tuple[str, str], tuple[int, int]] = {}
+        """By month and profile: the version of the books, and what they say was spent."""
 
     def spent(self, profile: str) -> int:
         """What this month has cost ``profile``, open reservations included."""
+        key, version = (self._month(), profile), self._version()
         with self._transaction():
-            return self._spent(profile)
+            spent = self._spent(profile)
+        self._known = {k: v for k, v in self._known.items() if k[0] == key[0]}
+        self._known[key] = (version, spent)
+        return spent
+
+    def spent_as_known(self, profile: str) -> int | None:
+        """The same without waiting for anybody; None where the books have changed since they were
+        last read, by this process or another. For the event loop's thread."""
+        known = self._known.get((self._month(), profile))
+        return known[1] if known and known[0] == self._version() else None
 
     def reserve(
         self, profile: str, tenant: str, model: str, amount: int, limit: int | None
     ) -> Reservation:
         """Put ``amount`` aside; raises ``BudgetExceededError`` where the month cannot bear it."""
-        with self._transaction():
+        with self._writing():
             spent = self._spent(profile)
             if limit is not None and amount and spent + amount > limit:
                 raise self.exceeded(profile)
@@ -104,7 +120,7 @@ class Ledger:
 
     def settle(self, reservation: Reservation, amount: int) -> None:
         """Book what the attempt really cost; a second settlement changes nothing."""
-        with self._transaction():
+        with self._writing():
             self._db.execute(
                 "UPDATE entries SET settled = ? WHERE id = ? AND settled IS NULL",
                 (amount, reservation.id),
@@ -130,6 +146,15 @@ class Ledger:
         """Finish what ``thread`` was given, then close the file."""
         self.thread.shutdown(wait=True)
         self._db.close()
+        if self._watch:
+            self._watch.close()
+
+    def _version(self) -> int:
+        """Another one whenever anything was committed; a connection of its own sees all others."""
+        if self._watch is None:
+            return self._writes
+        row = self._watch.execute("PRAGMA data_version").fetchone()
+        return int(row[0])
 
     def _month(self) -> str:
         return f"{self._now():%Y-%m}"
@@ -141,6 +166,12 @@ class Ledger:
             (self._month(), profile),
         ).fetchone()
         return int(row[0])
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._transaction():
+            self._writes += 1
+            yield
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -59,6 +59,9 @@ class Screening:
         return NoCompliantModelError(case.route.task, candidates)
 
     async def _spent(self, profile: Profile) -> int:
-        loop = asyncio.get_running_loop()
         ledger = self._ledger
+        known = ledger.spent_as_known(profile.name)
+        if known is not None:
+            return known
+        loop = asyncio.get_running_loop()
         return await loop.run_in_executor(ledger.thread, ledger.spent, profile.name)

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from semroute_classifier.encoders import EncoderSpec
-    from semroute_service.profile.providers import Provider
+    from semroute_service.profile.providers import Provider, Speed
     from semroute_service.profile.serving import ServeSpec, SlurmSpec
-    from semroute_service.query import Capability, Parameter, Sensitivity
+    from semroute_service.query import Capability, Objective, Parameter, Sensitivity
 
 DEFAULT_ROUTE = "default"
 """The row for tasks without one of their own and for queries near to nothing."""
@@ -85,7 +85,8 @@ class Model:
     """A model that a profile names.
 
     ``id`` is sent as written; empty means the first model that the backend lists. ``price`` is
-    None where it is not known; a local model without one costs nothing.
+    None where it is not known; a local model without one costs nothing. ``quality`` is from 0 to
+    100, and None where nobody declared it.
     """
 
     name: str
@@ -97,6 +98,9 @@ class Model:
     quantization: str = ""
     extra_body: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Further fields of every request to it, sent as written."""
+    quality: float | None = None
+    speed: Speed | None = None
+    """Declared for it, or reported of its provider; None where it is not known."""
     serve: ServeSpec | None = field(default=None, hash=False)
     """How its own server is launched; None where that is nobody's business here."""
 
@@ -178,6 +182,8 @@ class Behavior:
     total: float | None = None
     hedge_after: float | None = None
     reroute_filtered: bool = False
+    objective: Objective | None = None
+    """What candidates are ordered by where a request does not say; None is the written order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from semroute_service.profile.model import (
     Tenant,
 )
 from semroute_service.profile.notes import Notes
-from semroute_service.profile.providers import Provider, load_providers
+from semroute_service.profile.providers import Provider, Speed, load_providers
 from semroute_service.profile.registry import with_registered
 from semroute_service.profile.rows import RowReader
 from semroute_service.profile.schema import (
@@ -279,6 +279,8 @@ class _Reading:
             price=_price(spec, backend),
             quantization=spec.quantization,
             extra_body=spec.extra_body,
+            quality=spec.quality,
+            speed=_speed(spec, backend),
             serve=spec.serve,
         )
 
@@ -337,6 +339,11 @@ def _price(spec: ModelSpec, backend: Backend) -> Price | None:
     return Price(round(price.input * _NANO), round(price.output * _NANO)) if price else None
 
 
+def _speed(spec: ModelSpec, backend: Backend) -> Speed | None:
+    """The profile's own, or else what is reported of the provider."""
+    return Speed(**spec.speed.model_dump()) if spec.speed else backend.provider.speed
+
+
 def _nano(usd: float | None) -> int | None:
     return None if usd is None else round(usd * _NANO)
 
@@ -359,4 +366,5 @@ def _behavior(spec: BehaviorSpec) -> Behavior:
         total=clocks.total,
         hedge_after=spec.hedge_after_seconds,
         reroute_filtered=spec.reroute_filtered,
+        objective=spec.objective,
     )

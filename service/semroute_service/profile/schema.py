@@ -11,7 +11,7 @@ from semroute_classifier.utterances import TASK_NAME
 from semroute_service.profile.part import Money, Positive
 from semroute_service.profile.part import Part as _Part
 from semroute_service.profile.serving import ServeSpec, SlurmSpec
-from semroute_service.query import Capability
+from semroute_service.query import Capability, Objective
 
 Capabilities = Annotated[frozenset[Annotated[Capability, Field(strict=False)]], Field(strict=False)]
 SensitivityWord = Literal["public", "internal", "confidential", "restricted"]
@@ -133,6 +133,15 @@ class PriceSpec(_Part):
     """For what is answered."""
 
 
+class SpeedSpec(_Part):
+    """How fast it is expected to be, until calls have been measured."""
+
+    first_token_seconds: Positive = Field(examples=[0.4])
+    """Until the first token."""
+    tokens_per_second: Positive | None = Field(default=None, examples=[90])
+    """After it."""
+
+
 class ModelSpec(_Part):
     """A model, on a declared backend or straight at a provider."""
 
@@ -155,6 +164,12 @@ class ModelSpec(_Part):
     price: PriceSpec | None = None
     """What it costs; by default what the catalogue of providers has for its id. A local model
     without a price costs nothing; a cloud model without one is denied where the cost is limited."""
+    quality: Annotated[float, Field(ge=0, le=100)] | None = Field(default=None, examples=[85])
+    """How good its answers are beside those of the profile's other models; for the objectives
+    `quality` and `balanced`, which rank a model without one behind those that have one."""
+    speed: SpeedSpec | None = None
+    """How fast it is, for the objectives `latency` and `balanced`, until calls have been measured;
+    by default what the catalogue of providers has for its provider."""
     capabilities: Capabilities = Field(default=frozenset(), examples=[["tools", "json_schema"]])
     """What it can do. One that is not declared denies only requests that need it; what every model
     of the provider can do need not be repeated."""
@@ -223,6 +238,11 @@ class ClocksSpec(_Part):
 class BehaviorSpec(_Part):
     """How backends are called."""
 
+    objective: Annotated[Objective, Field(strict=False)] | None = Field(
+        default=None, examples=["latency"]
+    )
+    """What candidates are ordered by where the request does not say; left out, they keep the order
+    written."""
     prefer_local: bool = Field(default=False, examples=[True])
     """Whether local models come first in fallback chains; rows keep the order written."""
     max_retries: Annotated[int, Field(ge=0, le=10)] = Field(default=0, examples=[2])
