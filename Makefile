@@ -17,10 +17,10 @@ PROTO_TOOLS := grpcio-tools==1.74.0 grpcio==1.74.0 protobuf==6.31.1 mypy-protobu
 	types-protobuf==6.32.1.20251210 setuptools==80.9.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format proto reference wheel bench clean
+.PHONY: help setup demo serve test test-servers check format proto reference wheel bench clean
 
 help: ## list the commands
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## install everything into .venv
 
@@ -31,7 +31,10 @@ serve: $(READY) ## serve on 127.0.0.1:50051 (PROFILE=name for another profile)
 	@$(BIN)/semroute serve $(if $(PROFILE),--profile $(PROFILE))
 
 test: $(READY) ## run the whole suite
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses 2 --dist loadgroup
+
+test-servers: $(READY) ## test against servers that are not ours, each in an environment of its own
+	@$(BIN)/pytest tests/servers --timeout 2000
 
 check: $(READY) $(PROTO_READY) ## format, lint, types, import rules, contract, stubs up to date
 	@$(BIN)/ruff format --check .
@@ -69,7 +72,7 @@ reference: $(READY) ## regenerate the reference of profiles and the schema for e
 wheel: $(READY) ## build the wheel into dist/
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . | tail -1
 
-BENCHMARKS := accuracy engines decide index robustness others
+BENCHMARKS := accuracy engines decide stream faults index robustness others
 
 bench: $(READY) ## print what this machine measures, write JSON to benchmarks/results/
 	@for name in $(BENCHMARKS); do \
@@ -77,7 +80,7 @@ bench: $(READY) ## print what this machine measures, write JSON to benchmarks/re
 	done
 
 clean: ## remove the environments and everything built
-	@rm -rf $(VENV) $(PROTO_VENV) .venv-others dist build benchmarks/results clients/node/node_modules
+	@rm -rf $(VENV) $(PROTO_VENV) .venv-others .venv-servers-* dist build benchmarks/results clients/node/node_modules
 
 $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (some minutes the first time) ..."

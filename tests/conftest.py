@@ -42,6 +42,14 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("kept")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several workers share the tests, a file stays with one of them, for the sake of what
+    its tests share; and so do all that share ``kept``."""
+    for item in items:
+        shares = "kept" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("kept" if shares else item.path.name))
+
+
 @pytest_asyncio.fixture
 async def echo_server() -> AsyncIterator[RunningServer]:
     """A real server whose only model is the built-in echo."""
