@@ -20,15 +20,16 @@ from semroute_service.profile import (
     Tenant,
     load_providers,
 )
-from semroute_service.query import Caller, Capability, Sensitivity
+from semroute_service.profile.providers import Speed
+from semroute_service.query import Caller, Capability, Objective, Sensitivity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MODELS = ("a", "b", "c", "d")
 PROVIDERS = ("vllm", "ollama", "openai", "deepseek", "mistral")
-REASONING = ("o3", "deepseek-reasoner")
-"""Ids of models that take no temperature, where OpenAI and DeepSeek serve them."""
+REASONING = {"openai": "o3", "deepseek": "deepseek-reasoner"}
+"""A model of each of these providers that takes no temperature."""
 TENANTS = ("clinic", "students")
 REGIONS = ("", "eu", "EU-west", "eu-west-1", "us")
 ROWS = ("default", "biomedical")
@@ -58,6 +59,12 @@ _TENANTS = st.dictionaries(
     st.builds(Tenant, st.booleans(), _lists(MODELS), _lists(PROVIDERS)),
 )
 _PRICES = st.none() | st.builds(Price, *[st.sampled_from([0, 10**6, 10**10])] * 2)
+_RATES = st.none() | st.sampled_from([5.0, 100.0])
+_SPEEDS = st.none() | st.builds(
+    lambda first, rate: Speed(first_token_seconds=first, tokens_per_second=rate),
+    st.sampled_from([0.1, 3.0]),
+    _RATES,
+)
 _CHAT, _TOOLS = Capability.CHAT, Capability.TOOLS
 _ABLE = st.sampled_from([{_CHAT}, {_CHAT, _TOOLS}, {_CHAT, _TOOLS}, {_TOOLS}]).map(frozenset)
 
@@ -78,8 +85,17 @@ def _models(draw: st.DrawFn) -> dict[str, Model]:
             optional=draw(st.integers(0, 3)) == 0,
         )
         context = draw(st.sampled_from([None, None, 10, 30, 5000]))
-        known = draw(st.sampled_from([name, name, *REASONING]))
-        found[name] = Model(name, known, backend, draw(_ABLE), context, draw(_PRICES))
+        known = draw(st.sampled_from([name, REASONING.get(provider.id, name)]))
+        found[name] = Model(
+            name,
+            known,
+            backend,
+            draw(_ABLE),
+            context,
+            draw(_PRICES),
+            quality=draw(st.sampled_from([None, 0, 40, 90])),
+            speed=draw(_SPEEDS),
+        )
     return found
 
 
@@ -114,7 +130,11 @@ def profiles(draw: st.DrawFn, *, limited: bool = True) -> Profile:
         models=models,
         routes=draw(_ROUTES),
         backends={model.backend.name: model.backend for model in models.values()},
-        behavior=Behavior(draw(st.booleans()), draw(st.integers(0, 1))),
+        behavior=Behavior(
+            draw(st.booleans()),
+            draw(st.integers(0, 1)),
+            objective=draw(st.none() | st.sampled_from(Objective)),
+        ),
         limits=Limits(draw(MONEY), draw(MONEY)) if limited else Limits(),
         allow_cloud=draw(st.integers(0, 3)) > 0,
         default_sensitivity=draw(st.sampled_from([*Sensitivity, *[None] * 6])),

@@ -16,7 +16,7 @@ from unittest import mock
 
 from hypothesis import strategies as st
 
-from random_profiles import CALLERS, MODELS, MONEY
+from random_profiles import CALLERS, MODELS, MONEY, REASONING
 from semroute_classifier.classifier import Basis, Classification
 from semroute_classifier.utterances import Tier
 from semroute_service import schedule
@@ -120,7 +120,7 @@ TURNS = st.builds(
     | st.builds(Caller, tenant=st.sampled_from(["", "clinic"])),
     preferences=st.builds(
         Preferences,
-        objective=st.none() | st.just(Objective.COST),
+        objective=st.none() | st.sampled_from(Objective),
         max_cost_nano_usd=MONEY,
         required=st.sampled_from([frozenset(), frozenset(), frozenset({Capability.TOOLS})]),
     ),
@@ -128,7 +128,7 @@ TURNS = st.builds(
         Options,
         sampling=st.builds(
             Sampling,
-            temperature=st.sampled_from([None, None, 0.0]),
+            temperature=st.sampled_from([None, 0.0]),
             max_tokens=st.none() | st.sampled_from([1, 20]),
         ),
     ),
@@ -187,11 +187,12 @@ class Scene:
         assert model.context is None or model.context >= prompt + (asked or 0)
         provider = model.backend.provider
         assert provider.locality == "local" or any(os.environ.get(k) for k in provider.key_env)
-        reasons = (provider.id, model.id) in {("openai", "o3"), ("deepseek", "deepseek-reasoner")}
+        reasons = model.id == REASONING.get(provider.id)
         assert not reasons or turn.options.sampling.temperature is None
         assert not (model.backend.optional and model.name in self.absent)
         self.watch_money(model, prompt, asked or _SILENT_LENGTH)
         self.tally["attempt"] += 1
+        self.tally["takes no temperature"] += reasons
         self.tally["fallback"] += fallback
         self.tally["named"] += bool(turn.preferences.model)
 

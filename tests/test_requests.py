@@ -138,9 +138,6 @@ WRONG_QUERIES: dict[str, tuple[pb.Query, str]] = {
 }
 WRONG_PREFERENCES: list[tuple[str, Any, str]] = [
     ("objective", unknown(99), ""),
-    ("objective", pb.OBJECTIVE_LATENCY, ""),
-    ("objective", pb.OBJECTIVE_QUALITY, ""),
-    ("objective", pb.OBJECTIVE_BALANCED, ""),
     ("max_cost_nano_usd", -1, ""),
     ("required_capabilities", [pb.CAPABILITY_UNSPECIFIED], "[0]"),
     ("required_capabilities", [pb.CAPABILITY_TOOLS, unknown(99)], "[1]"),

@@ -131,10 +131,10 @@ class ReadyClassifier:
         if verdict is None:
             return None
         self._recent.move_to_end(key)
-        return replace(verdict, search_seconds=0.0)
+        return verdict
 
     def _remember(self, key: bytes, verdict: Classification) -> None:
-        self._recent[key] = verdict
+        self._recent[key] = replace(verdict, search_seconds=0.0)  # recalled, it costs no search
         if len(self._recent) > RECENT:
             self._recent.popitem(last=False)
 

@@ -207,6 +207,8 @@ class Completion:
         sampling = self.options.sampling
         max_tokens = sampling.max_tokens or route.max_tokens or self._affordable(run)
         temperature = route.temperature if sampling.temperature is None else sampling.temperature
+        if (max_tokens, temperature) == (sampling.max_tokens, sampling.temperature):
+            return self.options
         sampling = replace(sampling, max_tokens=max_tokens, temperature=temperature)
         return replace(self.options, sampling=sampling)
 

@@ -3,15 +3,16 @@
 Nobody is admitted or denied here, and nothing is left out: candidates that were screened already
 change places, and those that are equal keep the order written. How fast a model is expected to be
 is what was measured of it of late; where nothing was, what is declared for it or reported of its
-provider; and where nothing is, neither fast nor slow. Of a model of the last kind nothing would
-ever be known while others are faster, so one call in ``EXPLORE_EVERY`` goes to it.
+provider; and where nothing is, neither fast nor slow. Of a model whose speed nobody declared in
+full nothing would ever be known while others are faster, so one call in ``EXPLORE_EVERY`` goes to
+one that was not measured of late.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 from semroute_service.query import Objective
 
@@ -29,7 +30,7 @@ WAITING_SECONDS = 0.5
 UNKNOWN_FIRST_TOKEN_SECONDS = 1.0
 UNKNOWN_TOKENS_PER_SECOND = 50.0
 EXPLORE_EVERY = 20
-"""Of so many calls to the candidates together, one goes to a candidate of unknown speed."""
+"""Of so many calls to the candidates together, one goes to one of unknown speed, if there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,11 @@ class Pace:
     measured: int = 0
     waiting: int = 0
     calls: int = 0
+
+    @property
+    def is_unknown(self) -> bool:
+        """True where nothing was measured, and what is declared does not tell it all."""
+        return not self.measured and (self.first_token is None or self.tokens_per_second is None)
 
     def seconds(self, tokens: int) -> float:
         """Until an answer of so many tokens is whole."""
@@ -90,14 +96,16 @@ def rank(
 
     ``max_tokens`` is how long the answer may be, as far as anybody said.
     """
+    tokens = min(max_tokens or TYPICAL_TOKENS, TYPICAL_TOKENS)
+    paces = [pace(candidate.model) for candidate in candidates]
+    figures = _figures(candidates, objective, paces, tokens)
+    order = sorted(range(len(candidates)), key=lambda place: figures[place].value)
     if objective is Objective.LATENCY:
-        return _by_latency(candidates, [pace(c.model) for c in candidates], _length(max_tokens))
-    figures = {
-        Objective.COST: lambda: [_cost(c) for c in candidates],
-        Objective.QUALITY: lambda: [_quality(c) for c in candidates],
-        Objective.BALANCED: lambda: _balance(candidates, _length(max_tokens), pace),
-    }[objective]()
-    return tuple(candidates[place] for place in _places(candidates, figures))
+        unknown = _to_explore(candidates, paces, order)
+        if unknown is not None:
+            figures[unknown] = _Figure(0.0, "not measured yet, so it is asked to find out")
+            order.sort(key=lambda place: place != unknown)
+    return tuple(replace(candidates[place], ranking=figures[place].words) for place in order)
 
 
 class _Figure(NamedTuple):
@@ -105,3 +113,83 @@ class _Figure(NamedTuple):
 
     value: float
     words: str
+
+
+def _figures(
+    candidates: Sequence[Candidate], objective: Objective, paces: Sequence[Pace], tokens: int
+) -> list[_Figure]:
+    match objective:
+        case Objective.COST:
+            return [_cost(candidate.estimated_cost) for candidate in candidates]
+        case Objective.LATENCY:
+            return [_Figure(pace.seconds(tokens), str(pace)) for pace in paces]
+        case Objective.QUALITY:
+            return [_quality(candidate.model.quality) for candidate in candidates]
+        case Objective.BALANCED:
+            return _balance(candidates, [pace.seconds(tokens) for pace in paces])
+
+
+def _cost(nano: int | None) -> _Figure:
+    if nano is None:
+        return _Figure(math.inf, "no price is known")
+    return _Figure(nano, f"up to {_short(nano / 1e9)} USD" if nano else "costs nothing")
+
+
+def _quality(declared: float | None) -> _Figure:
+    if declared is None:
+        return _Figure(math.inf, "no quality is declared")
+    return _Figure(-declared, f"quality {_short(declared)}")
+
+
+def _balance(candidates: Sequence[Candidate], seconds: Sequence[float]) -> list[_Figure]:
+    """The mean of three marks from 0 to 1. In cost and latency a mark is how much less a candidate
+    takes than the one admitted that takes most, as a part of that; in quality it is a part of the
+    best admitted. What is not known has the mark 0."""
+    admitted = [candidate.admitted for candidate in candidates]
+    costs = _parts([c.estimated_cost for c in candidates], admitted)
+    times = _parts(seconds, admitted)
+    qualities = _parts([c.model.quality for c in candidates], admitted)
+    found = []
+    for cost, time, quality in zip(costs, times, qualities, strict=True):
+        marks = {"cost": _rest(cost), "latency": _rest(time), "quality": quality}
+        score = math.fsum(mark or 0.0 for mark in marks.values()) / len(marks)
+        words = ", ".join(
+            f"{name} {'unknown' if mark is None else f'{mark:.2f}'}" for name, mark in marks.items()
+        )
+        found.append(_Figure(-score, f"{score:.2f} of 1: {words}"))
+    return found
+
+
+def _parts(values: Sequence[float | None], counted: Sequence[bool]) -> list[float | None]:
+    """Each of ``values`` as a part of the greatest that is counted, and no more than 1."""
+    known = [v for v, counts in zip(values, counted, strict=True) if counts and v is not None]
+    greatest = max(known, default=0.0)
+    return [None if v is None else min(v / greatest, 1.0) if greatest else 0.0 for v in values]
+
+
+def _rest(part: float | None) -> float | None:
+    return None if part is None else 1.0 - part
+
+
+def _to_explore(
+    candidates: Sequence[Candidate], paces: Sequence[Pace], order: Sequence[int]
+) -> int | None:
+    """The place of the one of unknown speed whose turn it is to go before a measured one.
+
+    Whoever is asked closes the turn, so that others are not sent after it before it is known.
+    """
+    asked = [p for p in order if candidates[p].admitted and not candidates[p].unavailable]
+    unknown = [place for place in asked if paces[place].is_unknown]
+    due = sum(pace.calls for pace in paces) % EXPLORE_EVERY == 0
+    if not (unknown and due and paces[asked[0]].measured):
+        return None
+    return min(unknown, key=lambda place: paces[place].calls)
+
+
+def _short(value: float) -> str:
+    """With two significant digits, and never fewer than those before the point."""
+    if not value:
+        return "0"
+    digits = max(0, 1 - math.floor(math.log10(value)))
+    text = f"{value:,.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

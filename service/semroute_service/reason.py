@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from semroute_classifier.classifier import Classification
     from semroute_service.decision import Candidate
     from semroute_service.profile import Route
+    from semroute_service.query import Objective
     from semroute_service.sessions import Pin
 
 
@@ -21,6 +22,7 @@ def explain(
     verdict: Classification,
     route: Route,
     candidates: Sequence[Candidate],
+    objective: Objective | None,
     *,
     named: bool,
     pin: Pin | None,
@@ -39,6 +41,8 @@ def explain(
     who += _in_spite_of(chosen)
     if named:
         return f"{what}; the caller named {chosen.model.name}, and {who}."
+    if objective and not (pin and pin.model == chosen.model.name):
+        who += f" (by {objective}: {chosen.ranking})"
     return f"{what}; {_held(pin, chosen, candidates)}{who}{_passed_over(candidates, chosen)}."
 
 

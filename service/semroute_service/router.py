@@ -24,7 +24,8 @@ from semroute_service.errors import (
     SemrouteError,
     UnknownModelError,
 )
-from semroute_service.query import Objective, Options, Preferences
+from semroute_service.query import Options, Preferences
+from semroute_service.ranking import pace_of, rank
 from semroute_service.reason import explain
 from semroute_service.records import Record
 from semroute_service.screening import Screening
@@ -37,10 +38,11 @@ if TYPE_CHECKING:
     from semroute_service.backends import BackendPool
     from semroute_service.classifying import ClassifierPool
     from semroute_service.completion import CompletionEvent
+    from semroute_service.decision import Candidate
     from semroute_service.embedding import EmbedAsk, Embeddings
     from semroute_service.ledger import Ledger
     from semroute_service.profile import Model, Profile, ProfileStore, Route
-    from semroute_service.query import Query
+    from semroute_service.query import Objective, Query
     from semroute_service.records import Records
     from semroute_service.sessions import Session, Sessions
 
@@ -127,7 +129,7 @@ class Router:
 
     async def complete(self, ask: Ask) -> AsyncGenerator[Decision | CompletionEvent, None]:
         """The decision, then what comes of it; a ``Finish`` is last, or an error is raised."""
-        ask = replace(ask, options=ask.options or Options())
+        ask = ask if ask.options else replace(ask, options=Options())
         record = Record(completes=True)
         with self.records.keep(record):
             await self._decide_all([ask], [record])
@@ -186,14 +188,6 @@ class Router:
         wanted = ask.preferences.model
         if wanted and wanted not in profile.models:
             raise UnknownModelError(wanted, profile.name, profile.models)
-        if ask.preferences.objective not in {None, Objective.COST}:
-            raise InvalidRequestError(
-                (
-                    "preferences.objective",
-                    f"{ask.preferences.objective} needs measured figures, which this version "
-                    "does not keep; leave it unset or say cost",
-                )
-            )
 
     async def _decide(
         self, work: _Work, verdict: Classification, encoder: str, took: float
@@ -208,10 +202,13 @@ class Router:
         # From here on nothing is awaited: no other request of the session can pin in between.
         named = bool(ask.preferences.model)
         pin = None if named else session.pin(verdict.task)
-        models = _ordered(_models(ask, profile, route, verdict), ask, context)
+        models = _models(ask, profile, route, verdict)
         if pin:
-            models = _pinned_first(models, profile.models[pin.model])
-        candidates = self._screening.screen(models, context)
+            models = _with_pinned(models, profile.models[pin.model])
+        objective = None if named else ask.preferences.objective or profile.behavior.objective
+        candidates = self._ordered(self._screening.screen(models, context), objective, context)
+        if pin:
+            candidates = _pinned_first(candidates, pin.model)
         chosen = next((c.model.name for c in in_turn(candidates)), None)
         if chosen is None:
             raise self._screening.denied(case, candidates)
@@ -228,16 +225,29 @@ class Router:
             classification=verdict,
             route=route.task,
             candidates=candidates,
-            reason=explain(verdict, route, candidates, named=named, pin=pin),
+            reason=explain(verdict, route, candidates, objective, named=named, pin=pin),
             elapsed=Elapsed(
                 embed=took - verdict.search_seconds,
                 search=verdict.search_seconds,
                 policy=now - start,
                 total=now - work.record.started,
             ),
+            objective=objective,
             pinned=pinned,
             pin_moved_from=pin.moved_from if pin and pinned else "",
         )
+
+    def _ordered(
+        self,
+        candidates: tuple[Candidate, ...],
+        objective: Objective | None,
+        context: governance.Context,
+    ) -> tuple[Candidate, ...]:
+        """The written order, or the order of the objective."""
+        if objective is None:
+            return candidates
+        pace = partial(pace_of, availability=self.backends.availability)
+        return rank(candidates, objective, context.max_tokens, pace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,26 +297,15 @@ def _models(
     return profile.candidates(route, verdict.tier)
 
 
-def _ordered(
-    models: list[tuple[Model, bool]], ask: Ask, context: governance.Context
-) -> list[tuple[Model, bool]]:
-    """The written order, or the order of the objective."""
-    if ask.preferences.objective is not Objective.COST:
-        return models
-
-    def cost(entry: tuple[Model, bool]) -> float:
-        estimate = context.estimate(entry[0])
-        return float("inf") if estimate is None else estimate
-
-    return sorted(models, key=cost)
-
-
-def _pinned_first(models: list[tuple[Model, bool]], pinned: Model) -> list[tuple[Model, bool]]:
+def _with_pinned(models: list[tuple[Model, bool]], pinned: Model) -> list[tuple[Model, bool]]:
     """What the row says of ``pinned`` stands: a fallback is screened as one, pinned or not. One
     that the row does not name at this tier was the first choice at another."""
-    if all(model is not pinned for model, _ in models):
-        models = [(pinned, False), *models]
-    return sorted(models, key=lambda entry: entry[0] is not pinned)
+    named = any(model is pinned for model, _ in models)
+    return models if named else [(pinned, False), *models]
+
+
+def _pinned_first(candidates: tuple[Candidate, ...], pinned: str) -> tuple[Candidate, ...]:
+    return tuple(sorted(candidates, key=lambda candidate: candidate.model.name != pinned))
 
 
 def _max_cost(ask: Ask, profile: Profile) -> int | None:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import certifi
+from pydantic_core import to_json
 from yarl import URL
 
 from semroute_service.backends.answers import (
@@ -214,7 +215,10 @@ class _Connector(aiohttp.TCPConnector):
 
 
 def _json(body: dict[str, Any]) -> bytes:
-    return json.dumps(body, ensure_ascii=False).encode(errors="replace")
+    try:
+        return to_json(body)
+    except ValueError:  # half a character, which UTF-8 cannot hold
+        return json.dumps(body, ensure_ascii=False).encode(errors="replace")
 
 
 def _headers(backend: Backend) -> dict[str, str]:

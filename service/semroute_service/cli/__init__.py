@@ -318,7 +318,11 @@ def _asking(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--local-only", action="store_true", help="no model outside the building may see it"
     )
-    command.add_argument("--objective", choices=["cost"], help="what to prefer among candidates")
+    command.add_argument(
+        "--objective",
+        choices=["cost", "latency", "quality", "balanced"],
+        help="what to prefer among candidates (default: as the profile says)",
+    )
     command.add_argument(
         "--max-cost", type=float, metavar="USD", help="the most that the request may cost"
     )

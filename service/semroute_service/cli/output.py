@@ -85,6 +85,11 @@ def tier_word(tier: int) -> str:
     return "-" if not tier else pb.Tier.Name(tier).removeprefix("TIER_").lower()
 
 
+def objective_word(objective: int) -> str:
+    """Empty where there is none."""
+    return pb.Objective.Name(objective).removeprefix("OBJECTIVE_").lower() if objective else ""
+
+
 def row_of(decision: pb.Decision) -> dict[str, Any]:
     """A decision in brief, as batches write it."""
     verdict = decision.classification
@@ -120,6 +125,7 @@ def print_decision(decision: pb.Decision, *, explain: bool = False) -> None:
     if explain:
         lines += [
             ("provider", decision.provider),
+            ("objective", objective_word(decision.objective) or "none, as written"),
             (
                 "primary",
                 f"{decision.primary_model}, fallback depth {decision.fallback_depth}",
@@ -136,7 +142,7 @@ def print_decision(decision: pb.Decision, *, explain: bool = False) -> None:
     if explain:
         print("\ncandidates")
         rows = [
-            [c.model, "local" if c.local else "cloud", c.rule or "admitted", c.reason]
+            [c.model, "local" if c.local else "cloud", c.rule or "admitted", _said_of(c)]
             for c in decision.candidates
         ]
         print_table(["model", "where", "ruling", "reason"], rows)
@@ -145,6 +151,12 @@ def print_decision(decision: pb.Decision, *, explain: bool = False) -> None:
             [f"{m.similarity:.2f}", m.task, tier_word(m.tier), m.utterance] for m in verdict.matches
         ]
         print_table(["cosine", "task", "tier", "utterance"], matches)
+
+
+def _said_of(candidate: pb.Candidate) -> str:
+    """Why it was denied, what is known against asking it, and what it was ranked by."""
+    said = (candidate.reason, candidate.unavailable, candidate.ranking)
+    return "; ".join(filter(None, said))
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:

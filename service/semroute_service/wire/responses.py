@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from google.protobuf.duration_pb2 import Duration
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from semroute_service.decision import Candidate, Elapsed, ErrorClass, FinishReason, Usage
     from semroute_service.embedding import Embeddings
     from semroute_service.profile import Profile, Route
+    from semroute_service.query import Objective
     from semroute_service.records import Status
     from semroute_service.sessions import Session
 
@@ -62,6 +64,7 @@ def write_decision(decision: Decision) -> pb.Decision:
         pinned=decision.pinned,
         pin_moved_from=decision.pin_moved_from,
         route=decision.route,
+        objective=_objective(decision.objective),
     )
 
 
@@ -196,10 +199,18 @@ def _candidate(candidate: Candidate) -> pb.Candidate:
         reason=candidate.reason,
         estimated_cost_nano_usd=candidate.estimated_cost,
         unavailable=candidate.unavailable,
+        ranking=candidate.ranking,
     )
 
 
+def _objective(objective: Objective | None) -> str:
+    """The wire's names are the program's, in capitals; a test holds them together."""
+    return f"OBJECTIVE_{objective.name if objective else 'UNSPECIFIED'}"
+
+
 def _delta(delta: Delta) -> pb.Delta:
+    if not delta.tool_calls:
+        return pb.Delta(text=delta.text, reasoning=delta.reasoning)
     calls = [
         pb.ToolCallDelta(index=c.index, id=c.id, name=c.name, arguments=c.arguments)
         for c in delta.tool_calls
@@ -269,6 +280,4 @@ def _duration(seconds: float) -> Duration:
 
 
 def _timestamp(moment: datetime) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp
+    return Timestamp(seconds=math.floor(moment.timestamp()), nanos=moment.microsecond * 1000)

@@ -292,7 +292,7 @@ class DecideResponse(_message.Message):
     def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("id", "decided_at", "profile", "profile_revision", "utterances_revision", "encoder", "classification", "model", "backend", "provider", "candidates", "primary_model", "fallback_chain", "fallback_depth", "reason", "elapsed", "pinned", "pin_moved_from", "route")
+    __slots__ = ("id", "decided_at", "profile", "profile_revision", "utterances_revision", "encoder", "classification", "model", "backend", "provider", "candidates", "primary_model", "fallback_chain", "fallback_depth", "reason", "elapsed", "pinned", "pin_moved_from", "route", "objective")
     ID_FIELD_NUMBER: _ClassVar[int]
     DECIDED_AT_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
@@ -312,6 +312,7 @@ class Decision(_message.Message):
     PINNED_FIELD_NUMBER: _ClassVar[int]
     PIN_MOVED_FROM_FIELD_NUMBER: _ClassVar[int]
     ROUTE_FIELD_NUMBER: _ClassVar[int]
+    OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     id: str
     decided_at: _timestamp_pb2.Timestamp
     profile: str
@@ -331,7 +332,8 @@ class Decision(_message.Message):
     pinned: bool
     pin_moved_from: str
     route: str
-    def __init__(self, id: _Optional[str] = ..., decided_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., profile: _Optional[str] = ..., profile_revision: _Optional[str] = ..., utterances_revision: _Optional[str] = ..., encoder: _Optional[str] = ..., classification: _Optional[_Union[Classification, _Mapping]] = ..., model: _Optional[str] = ..., backend: _Optional[str] = ..., provider: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., primary_model: _Optional[str] = ..., fallback_chain: _Optional[_Iterable[str]] = ..., fallback_depth: _Optional[int] = ..., reason: _Optional[str] = ..., elapsed: _Optional[_Union[Elapsed, _Mapping]] = ..., pinned: bool = ..., pin_moved_from: _Optional[str] = ..., route: _Optional[str] = ...) -> None: ...
+    objective: Objective
+    def __init__(self, id: _Optional[str] = ..., decided_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., profile: _Optional[str] = ..., profile_revision: _Optional[str] = ..., utterances_revision: _Optional[str] = ..., encoder: _Optional[str] = ..., classification: _Optional[_Union[Classification, _Mapping]] = ..., model: _Optional[str] = ..., backend: _Optional[str] = ..., provider: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., primary_model: _Optional[str] = ..., fallback_chain: _Optional[_Iterable[str]] = ..., fallback_depth: _Optional[int] = ..., reason: _Optional[str] = ..., elapsed: _Optional[_Union[Elapsed, _Mapping]] = ..., pinned: bool = ..., pin_moved_from: _Optional[str] = ..., route: _Optional[str] = ..., objective: _Optional[_Union[Objective, str]] = ...) -> None: ...
 
 class Elapsed(_message.Message):
     __slots__ = ("embed", "search", "policy", "total")
@@ -392,7 +394,7 @@ class Match(_message.Message):
     def __init__(self, utterance: _Optional[str] = ..., task: _Optional[str] = ..., tier: _Optional[_Union[Tier, str]] = ..., similarity: _Optional[float] = ...) -> None: ...
 
 class Candidate(_message.Message):
-    __slots__ = ("model", "backend", "provider", "local", "ruling", "rule", "reason", "estimated_cost_nano_usd", "unavailable")
+    __slots__ = ("model", "backend", "provider", "local", "ruling", "rule", "reason", "estimated_cost_nano_usd", "unavailable", "ranking")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     BACKEND_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
@@ -402,6 +404,7 @@ class Candidate(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     ESTIMATED_COST_NANO_USD_FIELD_NUMBER: _ClassVar[int]
     UNAVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    RANKING_FIELD_NUMBER: _ClassVar[int]
     model: str
     backend: str
     provider: str
@@ -411,7 +414,8 @@ class Candidate(_message.Message):
     reason: str
     estimated_cost_nano_usd: int
     unavailable: str
-    def __init__(self, model: _Optional[str] = ..., backend: _Optional[str] = ..., provider: _Optional[str] = ..., local: bool = ..., ruling: _Optional[_Union[Ruling, str]] = ..., rule: _Optional[str] = ..., reason: _Optional[str] = ..., estimated_cost_nano_usd: _Optional[int] = ..., unavailable: _Optional[str] = ...) -> None: ...
+    ranking: str
+    def __init__(self, model: _Optional[str] = ..., backend: _Optional[str] = ..., provider: _Optional[str] = ..., local: bool = ..., ruling: _Optional[_Union[Ruling, str]] = ..., rule: _Optional[str] = ..., reason: _Optional[str] = ..., estimated_cost_nano_usd: _Optional[int] = ..., unavailable: _Optional[str] = ..., ranking: _Optional[str] = ...) -> None: ...
 
 class BatchDecideRequest(_message.Message):
     __slots__ = ("requests",)
