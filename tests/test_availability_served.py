@@ -291,9 +291,12 @@ async def test_what_is_known_of_backends() -> None:
     assert not second.models[0].HasField("time_to_first_token")
 
 
-async def test_detection_and_the_server_agree() -> None:
-    """What DetectResources finds of profiles that are not in use is known from then on."""
-    profiles = {"test": profile(nobody()), "other": profile(nobody())}
+async def test_detection_and_the_server_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What DetectResources finds of profiles that are not in use is known from then on; a cloud's
+    server at an address of its own is still known by its answers to calls alone."""
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "k")
+    cloud = {"backends": {"first": {"provider": "deepseek"}}, "governance": {"allow_cloud": True}}
+    profiles = {"test": profile(nobody()), "cloud": profile(nobody(), **cloud)}
     async with (
         upstream(models=("m",)) as here,
         running_server(profiles={**profiles, "third": profile(here)}) as server,
@@ -305,7 +308,10 @@ async def test_detection_and_the_server_agree() -> None:
         stub = profile_pb2_grpc.ProfileServiceStub(channel)
         detected = await stub.DetectResources(profile_pb2.DetectResourcesRequest())
         answers = {p.profile: p.answers for p in detected.resources.backends}
-        assert answers == {"test": False, "other": False, "third": True}
-        for name, answered in answers.items():
-            (status,) = (await client.backends(name)).backends
-            assert (status.health == profile_pb2.HEALTH_UP) is answered
+        assert answers == {"test": False, "cloud": False, "third": True}
+        health = {name: (await client.backends(name)).backends[0].health for name in answers}
+    assert health == {
+        "test": profile_pb2.HEALTH_DOWN,
+        "cloud": profile_pb2.HEALTH_UNSPECIFIED,
+        "third": profile_pb2.HEALTH_UP,
+    }

@@ -27,6 +27,7 @@ from semroute_service.profile import (
 from semroute_service.query import (
     Caller,
     Capability,
+    JsonFormat,
     Options,
     Parameter,
     Sampling,
@@ -235,7 +236,12 @@ def test_parameters() -> None:
     ("options", "found"),
     [
         (Options(), set()),
-        (Options(Sampling(0.0, 1.0, 5, ("x",), 0)), set(Parameter) - {Parameter.TOOL_CHOICE}),
+        (
+            Options(Sampling(0.0, 1.0, 5, ("x",), 0)),
+            set(Parameter) - {Parameter.TOOL_CHOICE, Parameter.JSON_OBJECT},
+        ),
+        (Options(response_format=JsonFormat()), {Parameter.JSON_OBJECT}),
+        (Options(response_format=JsonFormat({"type": "object"})), set()),
         (Options(tool_choice=ToolChoice.NONE), {Parameter.TOOL_CHOICE}),
         (Options(Sampling(temperature=0.0)), {Parameter.TEMPERATURE}),
     ],

@@ -303,7 +303,7 @@ def test_the_least_tried_of_the_unknown_is_first() -> None:
 @pytest.mark.parametrize(
     "against", [{"rule": "local_only", "reason": "no"}, {"unavailable": "failed 3 times in a row"}]
 )
-def test_no_turn_for_who_cannot_answer(against: dict[str, str]) -> None:
+def test_no_turn_for_who_cannot_answer(against: dict[str, Any]) -> None:
     """Nothing is found out from who is denied or known to be down."""
     some = [candidate("fast"), replace(candidate("down"), **against), candidate("new")]
     paces = {"fast": replace(FAST, calls=20), "down": unknown(), "new": unknown()}

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from messages import reply
 from semroute import RouterClient
 from semroute_classifier.utterances import Tier, load_utterances
 from semroute_service.profile import DEFAULT_ROUTE, load_profile, load_profiles, load_providers
 from semroute_service.recipes import FORMATS, RecipeError, plan
 from semroute_service.testing import running_server
-from upstream import Status, Upstream, answer, ask, upstream
+from upstream import Status, Stream, Upstream, answer, ask, stream, upstream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -152,6 +153,17 @@ class Stage:
         self.profiles = {name: load_profile(FOLDER / f"{name}.yaml") for name in RANKS}
 
 
+def local_models() -> tuple[str, ...]:
+    """What the local servers of all five list; the first of it where a profile names none."""
+    profiles = load_profiles(FOLDER, environment={}).values()
+    return ("any", *(m.id for p in profiles for m in p.models.values() if m.local and m.id))
+
+
+def spoken(text: str) -> Stream:
+    """A whole answer for whoever asks: in Anthropic's own protocol, and then in OpenAI's."""
+    return stream(*reply(text).steps, *answer(text).steps)
+
+
 @contextlib.asynccontextmanager
 async def staged(
     monkeypatch: pytest.MonkeyPatch, local: Upstream, cloud: Upstream
@@ -189,8 +201,8 @@ def _with_providers_at(url: str, name: str) -> dict[str, Any]:
 async def test_each_serves_the_ten_tasks(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Every task is decided by its own row or the default one, and answered by a backend."""
     async with (
-        upstream(answer("from within"), models=("any",)) as local,
-        upstream(answer("from without")) as cloud,
+        upstream(answer("from within"), models=local_models()) as local,
+        upstream(spoken("from without")) as cloud,
         staged(monkeypatch, local, cloud) as stage,
     ):
         profile = stage.profiles[name]
@@ -212,7 +224,7 @@ async def test_each_serves_the_ten_tasks(monkeypatch: pytest.MonkeyPatch, name: 
 async def test_nothing_sensitive_leaves(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Though every key is set and every local server fails, no provider is sent anything."""
     async with (
-        upstream(Status(503), models=("any",)) as local,
+        upstream(Status(503), models=local_models()) as local,
         upstream(answer("from without")) as cloud,
         staged(monkeypatch, local, cloud) as stage,
     ):
@@ -229,7 +241,7 @@ async def test_nothing_sensitive_leaves(monkeypatch: pytest.MonkeyPatch, name: s
 async def test_switching_under_load(monkeypatch: pytest.MonkeyPatch) -> None:
     """While requests come all the time, all five are made active in turn, and none fails."""
     async with (
-        upstream(answer("well"), models=("any",)) as local,
+        upstream(answer("well"), models=local_models()) as local,
         upstream(answer("well")) as cloud,
         staged(monkeypatch, local, cloud) as stage,
     ):

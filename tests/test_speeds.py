@@ -45,6 +45,14 @@ def test_median_and_p95() -> None:
     assert (quantiles.quantile(0.5), quantiles.quantile(0.95)) == (50, 95)
 
 
+def test_no_more_than_so_many_count() -> None:
+    """However many calls there are at once, the last ones make the quantiles."""
+    quantiles = Quantiles()
+    for number in range(3 * MOST):
+        quantiles.add(0, number)
+    assert (quantiles.count(0), quantiles.quantile(0.01)) == (MOST, 2 * MOST + 1)
+
+
 def test_what_is_old_is_forgotten() -> None:
     """A model that was fast an hour ago has no speed now."""
     speeds = Speeds()

@@ -26,6 +26,7 @@ from semroute_service.errors import (
     UpstreamRequestError,
 )
 from semroute_service.exhausted import exhausted
+from semroute_service.query import Parameter
 from semroute_service.schedule import Schedule, Slot
 
 if TYPE_CHECKING:
@@ -206,7 +207,9 @@ class Completion:
         route = self.profile.routes[self.decision.route]
         sampling = self.options.sampling
         max_tokens = sampling.max_tokens or route.max_tokens or self._affordable(run)
-        temperature = route.temperature if sampling.temperature is None else sampling.temperature
+        temperature = sampling.temperature
+        if temperature is None and Parameter.TEMPERATURE not in run.model.refuses:
+            temperature = route.temperature
         if (max_tokens, temperature) == (sampling.max_tokens, sampling.temperature):
             return self.options
         sampling = replace(sampling, max_tokens=max_tokens, temperature=temperature)

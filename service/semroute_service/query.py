@@ -45,6 +45,8 @@ class Parameter(enum.StrEnum):
     STOP = "stop"
     SEED = "seed"
     TOOL_CHOICE = "tool_choice"
+    JSON_OBJECT = "json_object"
+    """An answer in JSON without a schema."""
 
 
 class Objective(enum.StrEnum):
@@ -252,5 +254,6 @@ class Options:
             Parameter.STOP: bool(sampling.stop),
             Parameter.SEED: sampling.seed is not None,
             Parameter.TOOL_CHOICE: self.tool_choice is not None,
+            Parameter.JSON_OBJECT: bool(self.response_format and not self.response_format.schema),
         }
         return frozenset(parameter for parameter, is_set in found.items() if is_set)

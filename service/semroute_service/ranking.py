@@ -91,16 +91,19 @@ def rank(
     objective: Objective,
     max_tokens: int | None,
     pace: Callable[[Model], Pace],
+    *,
+    explore: bool = True,
 ) -> tuple[Candidate, ...]:
     """``candidates`` in the order of ``objective``, each with its figures in words.
 
-    ``max_tokens`` is how long the answer may be, as far as anybody said.
+    ``max_tokens`` is how long the answer may be, as far as anybody said. With ``explore`` a model
+    of unknown speed has its turn where latency is the objective.
     """
     tokens = min(max_tokens or TYPICAL_TOKENS, TYPICAL_TOKENS)
     paces = [pace(candidate.model) for candidate in candidates]
     figures = _figures(candidates, objective, paces, tokens)
     order = sorted(range(len(candidates)), key=lambda place: figures[place].value)
-    if objective is Objective.LATENCY:
+    if explore and objective is Objective.LATENCY:
         unknown = _to_explore(candidates, paces, order)
         if unknown is not None:
             figures[unknown] = _Figure(0.0, "not measured yet, so it is asked to find out")

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from semroute_service.embedding import EmbedAsk, Embeddings
     from semroute_service.ledger import Ledger
     from semroute_service.profile import Model, Profile, ProfileStore, Route
-    from semroute_service.query import Objective, Query
+    from semroute_service.query import Query
     from semroute_service.records import Records
     from semroute_service.sessions import Session, Sessions
 
@@ -206,7 +206,12 @@ class Router:
         if pin:
             models = _with_pinned(models, profile.models[pin.model])
         objective = None if named else ask.preferences.objective or profile.behavior.objective
-        candidates = self._ordered(self._screening.screen(models, context), objective, context)
+        candidates = self._screening.screen(models, context)
+        if objective:
+            pace = partial(pace_of, availability=self.backends.availability)
+            # A session would keep the model that it was only meant to try.
+            explore = not ask.query.session_id
+            candidates = rank(candidates, objective, context.max_tokens, pace, explore=explore)
         if pin:
             candidates = _pinned_first(candidates, pin.model)
         chosen = next((c.model.name for c in in_turn(candidates)), None)
@@ -236,18 +241,6 @@ class Router:
             pinned=pinned,
             pin_moved_from=pin.moved_from if pin and pinned else "",
         )
-
-    def _ordered(
-        self,
-        candidates: tuple[Candidate, ...],
-        objective: Objective | None,
-        context: governance.Context,
-    ) -> tuple[Candidate, ...]:
-        """The written order, or the order of the objective."""
-        if objective is None:
-            return candidates
-        pace = partial(pace_of, availability=self.backends.availability)
-        return rank(candidates, objective, context.max_tokens, pace)
 
 
 @dataclass(frozen=True, slots=True)
