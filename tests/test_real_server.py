@@ -133,7 +133,7 @@ async def test_what_a_real_server_refuses_is_an_error(profile: dict[str, Any]) -
     async with running_server(profile) as server, RouterClient(server.address) as client:
         with pytest.raises(RouterError) as caught:
             await client.complete("hello there", preferences=preferences).read()
-    assert caught.value.reason == "UPSTREAM_INVALID_REQUEST"
+    assert caught.value.reason == "BACKENDS_UNAVAILABLE"
     assert "no/such-model" not in caught.value.message
 
 

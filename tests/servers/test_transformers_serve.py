@@ -73,15 +73,15 @@ async def test_the_same_is_answered_twice(tiny: Model) -> None:
 
 
 async def test_a_model_that_the_server_does_not_have(tiny: Model) -> None:
-    """A server that was started with one model answers 400 to the name of another, in words that
-    could as well be about the request, so the caller is told of that and no other is asked."""
+    """A server that was started with one model answers 400 to the name of another; that is no
+    fault of the caller's, and the next candidate answers."""
     async with (
         upstream(answer("well")) as other,
         routed(to(tiny, other, id="no/such-model")) as client,
     ):
         told = await ask(client)
-    assert told.failures == [("first", "CALLER_INVALID_REQUEST")]
-    assert told.error is not None
+    assert told.failures == [("first", "PROVIDER_MODEL_NOT_FOUND")]
+    assert told.text == "well"
     assert tiny.id not in told.everything
 
 

@@ -41,6 +41,8 @@ _UNWELL = frozenset(
 )
 """What settles it at the health endpoint. Any other answer, such as 404, leaves it to the list."""
 _LONGEST_METRICS = 1024 * 1024
+_NO_LIST = frozenset({ErrorClass.PROVIDER_MODEL_NOT_FOUND, ErrorClass.PROVIDER_PROTOCOL})
+"""Answers of a server that is there, and has no list of models where others have one."""
 _log = logging.getLogger(__name__)
 
 
@@ -97,8 +99,7 @@ async def ask(http: HttpClient, backend: Backend, seconds: float) -> Answer:
     except BackendError as error:
         _log.debug("backend %s: %s", backend.name, error.detail)
         told = _PROBLEMS.get(error.error_class, "does not answer as an OpenAI-compatible server")
-        has_no_list = error.error_class is ErrorClass.PROVIDER_MODEL_NOT_FOUND
-        return Answer(problem=told, well=has_no_list)
+        return Answer(problem=told, well=error.error_class in _NO_LIST)
     except Exception as error:  # whatever it is, the other backends must not suffer
         _log.warning("backend %s cannot be asked", backend.name, exc_info=error)
         return Answer(problem=f"cannot be asked ({type(error).__name__})", well=False)

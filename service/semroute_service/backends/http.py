@@ -14,6 +14,7 @@ import functools
 import json
 import os
 import ssl
+import weakref
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -49,6 +50,8 @@ _LINGER_SECONDS = 1.0
 _KEEP_ALIVE_SECONDS = 4.0
 """Servers such as uvicorn and Node close a connection that was idle for five seconds."""
 _USUAL_CLOCKS = Clocks()
+_CLOSED = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
+"""How the client tells that a connection was closed before an answer began."""
 
 
 class HttpClient:
@@ -146,21 +149,30 @@ class HttpClient:
     async def _send(
         self, method: str, url: str, backend: Backend, clocks: Clocks, content: bytes | None = None
     ) -> aiohttp.ClientResponse:
-        """The answer, as soon as its headers have come."""
-        phase = _Phase(clocks)
-        _phase.set(phase)
-        try:
-            with translated(answered=False):
-                async with phase.clock:
-                    return await self._pool.request(
-                        method,
-                        URL(url, encoded=True),
-                        data=content,
-                        headers=_headers(backend),
-                        allow_redirects=False,
-                    )
-        except TimeoutError:
-            raise phase.silence() from None
+        """The answer, as soon as its headers have come.
+
+        A connection that was kept may be closed by the server at the moment when it is used again.
+        That is no failure of the request, which nobody has read: it is sent once more, by another.
+        """
+        headers = _headers(backend)
+        while True:
+            phase = _Phase(clocks)
+            _phase.set(phase)
+            try:
+                with translated(answered=False):
+                    async with phase.clock:
+                        return await self._pool.request(
+                            method,
+                            URL(url, encoded=True),
+                            data=content,
+                            headers=headers,
+                            allow_redirects=False,
+                        )
+            except TimeoutError:
+                raise phase.silence() from None
+            except BackendError as error:
+                if not (phase.kept and isinstance(error.__cause__, _CLOSED)):
+                    raise
 
     def _end(self, response: aiohttp.ClientResponse) -> None:
         self._lingering.discard(response)
@@ -186,10 +198,12 @@ class _Phase:
         self.clock = asyncio.timeout(clocks.connect)
         self._clocks = clocks
         self._connected = False
+        self.kept = False
+        """Whether the connection served another request before."""
 
-    def connected(self) -> None:
+    def connected(self, *, kept: bool) -> None:
         limit = self._clocks.headers
-        self._connected = True
+        self._connected, self.kept = True, kept
         self.clock.reschedule(None if limit is None else _now() + limit)
 
     def silence(self) -> BackendError:
@@ -204,13 +218,21 @@ _phase: contextvars.ContextVar[_Phase] = contextvars.ContextVar("phase")
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Says when a request has its connection; the client's own traces cost far more."""
+    """Says when a request has its connection, and whether that was used before; the client's own
+    traces cost far more."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._used: weakref.WeakSet[asyncio.BaseProtocol] = weakref.WeakSet()
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> Connection:
         connection = await super().connect(req, traces, timeout)
-        _phase.get().connected()
+        kept = connection.protocol in self._used
+        if connection.protocol is not None:  # an idle one is false
+            self._used.add(connection.protocol)
+        _phase.get().connected(kept=kept)
         return connection
 
 

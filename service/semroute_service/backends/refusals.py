@@ -62,6 +62,7 @@ _RULES = (
         "api key not valid",  # Gemini: a 400
         "api_key_invalid",
         "invalid api key",
+        "no connected db",  # LiteLLM's proxy: a 400 for a key that is not its own
     ),
     _rule(
         ErrorClass.POLICY_CONTENT_FILTER,
@@ -103,6 +104,7 @@ _RULES = (
         "model.?not.?(?:exist|supported|available)",  # DeepSeek, Hugging Face, Together
         "model.{0,200}(?:does not exist|not found)",  # OpenAI, vLLM, Groq, Ollama
         "model_decommissioned",  # Groq
+        "server is pinned to",  # transformers serve: a 400
         "invalid model",  # Mistral, LiteLLM
         "invalid_model",
         "not a valid model",  # OpenRouter
