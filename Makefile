@@ -31,7 +31,7 @@ serve: $(READY) ## serve on 127.0.0.1:50051 (PROFILE=name for another profile)
 	@$(BIN)/semroute serve $(if $(PROFILE),--profile $(PROFILE))
 
 test: $(READY) ## run the whole suite
-	@$(BIN)/pytest --numprocesses 2 --dist loadgroup
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-servers: $(READY) ## test against servers that are not ours, each in an environment of its own
 	@$(BIN)/pytest tests/servers --timeout 2000

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
+from xdist.scheduler import LoadFileScheduling
 
 from semroute import RouterClient
 from semroute_service.testing import RunningServer, running_server
@@ -42,12 +43,23 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("kept")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several workers share the tests, a file stays with one of them, for the sake of what
-    its tests share; and so do all that share ``kept``."""
-    for item in items:
-        shares = "kept" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("kept" if shares else item.path.name))
+class ByFile(LoadFileScheduling):  # type: ignore[misc]
+    """A file stays with one of several workers, for the sake of what its tests share; so do all
+    files that share ``kept``."""
+
+    _sharing = frozenset(
+        path.name
+        for path in Path(__file__).parent.glob("test_*.py")
+        if "kept: Path" in path.read_text()
+    )
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "kept" if file.rpartition("/")[2] in self._sharing else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)
 
 
 @pytest_asyncio.fixture

@@ -13,6 +13,7 @@ import pytest
 
 from semroute_classifier.artifacts import Artifact, labels_of, load_or_build
 from semroute_classifier.encoders import HashingEncoder
+from semroute_classifier.features import SURFACE
 from semroute_classifier.utterances import NONE, Tier, Utterance, UtteranceSet
 
 if TYPE_CHECKING:
@@ -102,12 +103,22 @@ def test_the_heads_number_labels_as_the_set_does() -> None:
     assert np.allclose(tiers.sum(axis=1), 1)
 
 
+def test_the_task_does_not_depend_on_the_surface() -> None:
+    """Marks, lines and length have no weight among tasks; among tiers they have."""
+    heads = build(None)[0].heads
+    assert heads is not None
+    assert heads.tier is not None
+    assert not heads.task.dense[-SURFACE:].any()
+    assert heads.tier.dense[-SURFACE:].any()
+
+
 def test_without_tiers_none_is_likely() -> None:
     """A set whose tasks have no tiers has a task head alone; the odds of every tier are zero."""
     bare = UtteranceSet(tuple(Utterance(u.text, u.task) for u in UTTERANCES.utterances))
     artifact, _ = build(None, bare)
     assert artifact.heads is not None
     assert artifact.heads.tier is None
+    assert artifact.heads.own is None
     assert not odds_of(artifact)[1].any()
 
 

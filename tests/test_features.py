@@ -108,6 +108,16 @@ def test_a_surface_reckoned_by_hand(fitted: tuple[Features, Inputs]) -> None:
     assert surface_of(fitted[0], "a\nb")[4] == pytest.approx(1, abs=1e-4)
 
 
+def test_the_directions_do_not_see_the_surface(fitted: tuple[Features, Inputs]) -> None:
+    """Pairs are of states alone, and inputs without surface differ in nothing else."""
+    features, inputs = fitted
+    blind = inputs.without_surface()
+    assert inputs.dense[:, -SURFACE:].any()
+    assert not blind.dense[:, -SURFACE:].any()
+    assert np.array_equal(blind.dense[:, :WIDTH], inputs.dense[:, :WIDTH])
+    assert features.pairs(blind.dense) == pytest.approx(features.pairs(inputs.dense), abs=1e-5)
+
+
 def test_what_does_not_vary_divides_by_nothing() -> None:
     """Equal texts with equal states, even of zeros, give finite inputs."""
     for states in (np.zeros((3, WIDTH), np.float32), np.ones((3, WIDTH), np.float32)):

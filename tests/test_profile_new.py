@@ -17,7 +17,7 @@ from semroute_service.cli.profile_text import Answers, CloudModel, LocalServer, 
 from semroute_service.profile import Price, load_profile
 from semroute_service.testing import UTTERANCES, write_files
 from terminal import END_OF_INPUT, on_terminal
-from upstream import nobody, upstream
+from upstream import upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,7 +117,10 @@ def test_what_it_writes_stays_as_it_is(new: Command) -> None:
         (["../lab", *LOCAL], "NAME: must be letters, digits, - and _"),
         (["lab"], "nothing could answer: give --local, --cloud or both"),
         (["lab", "--local", "llamacpp"], "llama_cpp, lm_studio, openai_compatible or none"),
-        (["lab", "--local", "vllm", "--url", nobody()], "give --models: which of its models"),
+        (
+            ["lab", "--local", "vllm", "--url", "http://127.0.0.1:9/v1"],
+            "give --models: which of its models",
+        ),
         (["lab", *LOCAL, "--url", "ftp://gpu"], "--url: is no http or https address"),
         (["lab", *LOCAL, "--url", "http://me:pw@gpu/v1"], "must not hold a user or a password"),
         (["lab", *LOCAL, "--url", "me:pw@gpu"], "must not hold a user or a password"),

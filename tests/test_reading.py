@@ -37,6 +37,7 @@ HUGE = {
     "deep brackets": "([{" * 400_000,
     "emoji": "🧬👩\u200d🔬🇩🇪" * 200_000,
     "mixed direction": "שלום abc \u202eעולם\u202c مرحبا " * 50_000,
+    "almost a closing": "x\n\nab\n" + "Aa'" * 300_000 + "!",
     "marks upon marks": "a" + "\u0301\u0323" * MEGABYTE,
     "marks of all classes": "\u05b0\u0301\u05b1\u0323" * 300_000,
     "syllables in parts": "\u1100\u1161" * 400_000,
@@ -190,6 +191,36 @@ def test_cleaning_ends_and_settles(text: str) -> None:
 def test_courtesy_around_a_request_is_not_read(dressed: str, request_text: str) -> None:
     """Greetings, pleas, thanks and signatures leave the request as if it stood alone."""
     assert cleaned(dressed.format(request_text)).rstrip(".,") == request_text
+
+
+@pytest.mark.parametrize(
+    "closing",
+    [
+        "Kaikkea hyvää\nAino Virtanen",
+        "Kind thoughts,\nProf. Hamid Rezai\nInstitute of Chemistry\nRoom 4",
+        "Med vänlig hälsning,\nSven",
+        "So long\nD. O'Neil",
+    ],
+)
+def test_a_closing_is_known_by_its_form(closing: str) -> None:
+    """A few words and a name behind an empty line end a letter, whatever the words."""
+    assert cleaned(f"fix this function\n\n{closing}") == "fix this function"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Plan this\n\nBuy paint\nSand the wall\nLet it dry",
+        "Which pathway is it\n\nBRCA\nEGFR\nKRAS",
+        "Who is older:\n\nAnna\nBert",
+        "Fix this\n\nfor x in y\nPrint(x)",
+        "Count these\n\npaint\nTwo 12 inch nails",
+        "First of all\nAnna wrote to Bert",
+    ],
+)
+def test_lines_that_are_no_closing_are_read(text: str) -> None:
+    """Lists, code, and what a colon announces stay, though they are short lines at the end."""
+    assert cleaned(text).splitlines()[-1] == text.splitlines()[-1].strip("*_")
 
 
 @pytest.mark.parametrize(
