@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -295,7 +295,10 @@ async def test_detection_and_the_server_agree(monkeypatch: pytest.MonkeyPatch) -
     """What DetectResources finds of profiles that are not in use is known from then on; a cloud's
     server at an address of its own is still known by its answers to calls alone."""
     monkeypatch.setenv("DEEPSEEK_API_KEY", "k")
-    cloud = {"backends": {"first": {"provider": "deepseek"}}, "governance": {"allow_cloud": True}}
+    cloud: dict[str, Any] = {
+        "backends": {"first": {"provider": "deepseek"}},
+        "governance": {"allow_cloud": True},
+    }
     profiles = {"test": profile(nobody()), "cloud": profile(nobody(), **cloud)}
     async with (
         upstream(models=("m",)) as here,
