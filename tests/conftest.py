@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["COLUMNS"] = "110"  # whatever the terminal is
 for name in [n for n in os.environ if n.endswith("_API_KEY") or n.startswith("SEMROUTE_")]:
     del os.environ[name]
 

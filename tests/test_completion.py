@@ -328,7 +328,7 @@ async def test_when_the_caller_leaves_the_upstream_is_left_too(behaviour: Behavi
 async def test_the_callers_deadline_bounds_all_attempts() -> None:
     """A deadline ends the call, leaves the upstreams, and starts no other attempt."""
     async with chain(Wait(), Wait(), behavior={"max_retries": 2}) as (client, servers):
-        told = await ask(client, timeout=0.5)
+        told = await ask(client, timeout=1.0)
         async with asyncio.timeout(GENEROUS):
             for server in servers:
                 await server.requests[0].left.wait()

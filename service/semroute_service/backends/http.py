@@ -14,7 +14,6 @@ import functools
 import json
 import os
 import ssl
-import weakref
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -50,23 +49,21 @@ _LINGER_SECONDS = 1.0
 _KEEP_ALIVE_SECONDS = 4.0
 """Servers such as uvicorn and Node close a connection that was idle for five seconds."""
 _USUAL_CLOCKS = Clocks()
-_CLOSED = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
-"""How the client tells that a connection was closed before an answer began."""
 
 
 class HttpClient:
     """A pool of connections, opened when it is first used. Lives on one event loop."""
 
     def __init__(self) -> None:
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._lingering: set[aiohttp.ClientResponse] = set()
         """Answers that are whole, and whose last bytes are on their way."""
 
     async def close(self) -> None:
         for response in list(self._lingering):
             self._end(response)
-        if self._session:
-            await self._session.close()
+        for session in self._sessions.values():
+            await session.close()
 
     @contextlib.asynccontextmanager
     async def post(
@@ -149,46 +146,41 @@ class HttpClient:
     async def _send(
         self, method: str, url: str, backend: Backend, clocks: Clocks, content: bytes | None = None
     ) -> aiohttp.ClientResponse:
-        """The answer, as soon as its headers have come.
-
-        A connection that was kept may be closed by the server at the moment when it is used again.
-        That is no failure of the request, which nobody has read: it is sent once more, by another.
-        """
-        headers = _headers(backend)
-        while True:
-            phase = _Phase(clocks)
-            _phase.set(phase)
-            try:
-                with translated(answered=False):
-                    async with phase.clock:
-                        return await self._pool.request(
-                            method,
-                            URL(url, encoded=True),
-                            data=content,
-                            headers=headers,
-                            allow_redirects=False,
-                        )
-            except TimeoutError:
-                raise phase.silence() from None
-            except BackendError as error:
-                if not (phase.kept and isinstance(error.__cause__, _CLOSED)):
-                    raise
+        """The answer, as soon as its headers have come."""
+        phase = _Phase(clocks)
+        _phase.set(phase)
+        try:
+            with translated(answered=False):
+                async with phase.clock:
+                    return await self._session(method).request(
+                        method,
+                        URL(url, encoded=True),
+                        data=content,
+                        headers=_headers(backend),
+                        allow_redirects=False,
+                    )
+        except TimeoutError:
+            raise phase.silence() from None
 
     def _end(self, response: aiohttp.ClientResponse) -> None:
         self._lingering.discard(response)
         response.close()
 
-    @property
-    def _pool(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
+    def _session(self, method: str) -> aiohttp.ClientSession:
+        """Calls keep their connections. Checks do not: servers such as uvicorn close one after an
+        error without saying so, and a call that came next would be lost on it."""
+        if method not in self._sessions:
+            keep: dict[str, Any] = {"keepalive_timeout": _KEEP_ALIVE_SECONDS}
+            self._sessions[method] = aiohttp.ClientSession(
                 # The router admits so many requests and no more; none of them waits here.
-                connector=_Connector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS, ssl=_trust()),
+                connector=_Connector(
+                    limit=0, ssl=_trust(), **keep if method == "POST" else {"force_close": True}
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
                 read_bufsize=_BUFFER_BYTES,
             )
-        return self._session
+        return self._sessions[method]
 
 
 class _Phase:
@@ -198,12 +190,10 @@ class _Phase:
         self.clock = asyncio.timeout(clocks.connect)
         self._clocks = clocks
         self._connected = False
-        self.kept = False
-        """Whether the connection served another request before."""
 
-    def connected(self, *, kept: bool) -> None:
+    def connected(self) -> None:
         limit = self._clocks.headers
-        self._connected, self.kept = True, kept
+        self._connected = True
         self.clock.reschedule(None if limit is None else _now() + limit)
 
     def silence(self) -> BackendError:
@@ -218,21 +208,13 @@ _phase: contextvars.ContextVar[_Phase] = contextvars.ContextVar("phase")
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Says when a request has its connection, and whether that was used before; the client's own
-    traces cost far more."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._used: weakref.WeakSet[asyncio.BaseProtocol] = weakref.WeakSet()
+    """Says when a request has its connection; the client's own traces cost far more."""
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> Connection:
         connection = await super().connect(req, traces, timeout)
-        kept = connection.protocol in self._used
-        if connection.protocol is not None:  # an idle one is false
-            self._used.add(connection.protocol)
-        _phase.get().connected(kept=kept)
+        _phase.get().connected()
         return connection
 
 
