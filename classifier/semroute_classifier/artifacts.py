@@ -21,6 +21,7 @@ from semroute_classifier.head import Head
 from semroute_classifier.index import Index
 from semroute_classifier.keeping import new_folder
 from semroute_classifier.reading import Reader
+from semroute_classifier.tiers import OwnTiers, held_out
 from semroute_classifier.utterances import NONE
 
 if TYPE_CHECKING:
@@ -30,22 +31,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from semroute_classifier.encoders import Encoder, States, Vectors
+    from semroute_classifier.features import Inputs
+    from semroute_classifier.head import Fitted
     from semroute_classifier.utterances import UtteranceSet
 
     Progress = Callable[[int, int], None]
 
-_FORMAT = 6
+_FORMAT = 7
 _CHUNK = 32
 _VECTORS = "vectors.npy"
 
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """The trained heads over shared features. ``tier`` is None where no task has tiers."""
+    """The trained heads over shared features. ``tier`` and ``own`` are None where no task has
+    tiers; ``own`` is what each task adds to them."""
 
     features: Features
     task: Head
     tier: Head | None
+    own: OwnTiers | None
 
     @property
     def _reads_words(self) -> bool:
@@ -59,9 +64,11 @@ class Heads:
         paired = len(self.task.pairs) or (self.tier is not None and len(self.tier.pairs))
         pairs = self.features.pairs(inputs.dense) if paired else None
         tasks = self.task.odds(self.features, inputs, pairs)
-        if self.tier is None:
+        if self.tier is None or self.own is None:
             return tasks, np.zeros((len(texts), 3))
-        return tasks, self.tier.odds(self.features, inputs, pairs)
+        best = tasks[:, : len(self.own.weights)].argmax(axis=1)
+        tiers = self.tier.odds(self.features, inputs, pairs)
+        return tasks, self.own.beside(tiers, inputs.dense, best)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,26 +151,47 @@ def _build(utterances: UtteranceSet, encoder: Encoder, progress: Progress | None
     if not _can_learn(tasks):
         return Artifact(vectors, index, None, None)
     features, inputs = Features.fit(states, texts)
-    task = heads_of.fit(features, inputs, tasks)
+    task = heads_of.fit(features, inputs.without_surface(), tasks)
     assert task is not None
     tiers = np.array([int(u.tier or 0) - 1 for u in utterances.utterances])
-    tiered = np.flatnonzero(tiers >= 0)
-    shared = heads_of.within(task.splits, tiered, tiers[tiered]) if len(tiered) else None
-    tier = heads_of.fit(features, inputs[tiered], tiers[tiered], shared) if len(tiered) else None
-    tier_right, tier_sure = np.zeros(len(task.rows), bool), np.ones(len(task.rows), np.float32)
-    if tier and shared:
-        mine = np.isin(task.rows, tiered)
-        tier_right[mine] = tier.odds.argmax(axis=1) == tiers[tiered[tier.rows]]
-        tier_sure[mine] = tier.odds.max(axis=1)
+    tier, own, right, sure = _learn_tiers(features, inputs, tasks, tiers, task)
     similarity = _nearest(task.rows, vectors, index)
     # In the precision in which they are kept, so that what is read back says the same.
     odds = task.odds.astype(np.float32).astype(np.float64)
     return Artifact(
         vectors=vectors,
         index=index,
-        heads=Heads(features, task.head, tier.head if tier else None),
-        held_out=HeldOut(tasks[task.rows], odds, similarity, tier_right, tier_sure),
+        heads=Heads(features, task.head, tier, own),
+        held_out=HeldOut(tasks[task.rows], odds, similarity, right, sure),
     )
+
+
+def _learn_tiers(
+    features: Features,
+    inputs: Inputs,
+    tasks: NDArray[np.int64],
+    tiers: NDArray[np.int64],
+    task: Fitted,
+) -> tuple[Head | None, OwnTiers | None, NDArray[np.bool_], NDArray[np.float32]]:
+    """The heads of ``tiers``, -1 where a text has none, and of the texts that ``task`` held out
+    ``HeldOut.tier_right`` and ``tier_sure``."""
+    right, sure = np.zeros(len(task.rows), bool), np.ones(len(task.rows), np.float32)
+    tiered = np.flatnonzero(tiers >= 0)
+    if not len(tiered):
+        return None, None, right, sure
+    inputs, tiers, tasks = inputs[tiered], tiers[tiered], tasks[tiered]
+    shared = heads_of.within(task.splits, tiered, tiers)
+    tier = heads_of.fit(features, inputs, tiers, shared)
+    if tier is None:
+        return None, None, right, sure
+    count = int(tasks.max()) + 1
+    if shared:
+        mine = np.isin(task.rows, tiered)
+        said = task.odds[mine, :count].argmax(axis=1)
+        odds = held_out(tier, inputs.dense, tasks, tiers, said)
+        right[mine] = odds.argmax(axis=1) == tiers[tier.rows]
+        sure[mine] = odds.max(axis=1)
+    return tier.head, OwnTiers.fit(inputs.dense, tasks, tiers, count), right, sure
 
 
 def _can_learn(labels: NDArray[np.int64]) -> bool:
@@ -208,8 +236,11 @@ def _load(folder: Path, origin: Mapping[str, str | int]) -> Artifact | None:
 
 
 def _learned(kept: Mapping[str, dict[str, NDArray[np.float32]]]) -> tuple[Heads, HeldOut]:
-    tier = Head.from_arrays(kept["tier"]) if "tier" in kept else None
-    heads = Heads(Features.from_arrays(kept["features"]), Head.from_arrays(kept["task"]), tier)
+    tier, own = None, None
+    if "tier" in kept:
+        tier, own = Head.from_arrays(kept["tier"]), OwnTiers.from_arrays(kept["tier"])
+    features, task = Features.from_arrays(kept["features"]), Head.from_arrays(kept["task"])
+    heads = Heads(features, task, tier, own)
     held = kept["held_out"]
     labels = held["labels"].astype(np.int64)
     odds = held["odds"].astype(np.float64)
@@ -234,7 +265,8 @@ def _parts(artifact: Artifact) -> dict[str, dict[str, NDArray[np.float32]]]:
     heads, held = artifact.heads, artifact.held_out
     if heads is None or held is None:
         return {}
-    tier = {"tier": heads.tier.arrays()} if heads.tier else {}
+    tiers = heads.tier.arrays() | heads.own.arrays() if heads.tier and heads.own else None
+    tier = {"tier": tiers} if tiers else {}
     return {
         "features": heads.features.arrays(),
         "task": heads.task.arrays(),

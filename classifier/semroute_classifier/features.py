@@ -26,7 +26,8 @@ DIRECTIONS = 256
 """Main directions of the states whose products are features: a quadratic model gained 3 points of
 accuracy on the shipped utterances in cross-validation; half as many directions gave 1 of them."""
 SURFACE_SHARE = 0.1
-"""The length of each surface feature beside states of length 1; chosen by cross-validation."""
+"""The length of each surface feature beside states of length 1; chosen by cross-validation. Tiers
+are learned from it, tasks are not, nor are the main directions."""
 SURFACE = 9
 """How many surface features there are; the last columns of ``Inputs.dense``."""
 _ROUNDING = 1e-4
@@ -45,6 +46,12 @@ class Inputs:
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Inputs:
         return Inputs(self.dense[rows], None if self.words is None else self.words[rows])
+
+    def without_surface(self) -> Inputs:
+        """The same with a surface that says nothing: a mark more or less must not name the task."""
+        dense = self.dense.copy()
+        dense[:, -SURFACE:] = 0
+        return Inputs(dense, self.words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,8 @@ class Features:
         )
         dense = bare._dense(states, surface)
         parts = {field.name: getattr(bare, field.name) for field in fields(bare)}
-        fitted = cls(**(parts | {"directions": main_directions(dense, DIRECTIONS)}))
+        of_states = main_directions(dense[:, :-SURFACE], DIRECTIONS)
+        fitted = cls(**(parts | {"directions": np.pad(of_states, ((0, SURFACE), (0, 0)))}))
         return fitted, Inputs(dense, counted.weighted(bare.rarity))
 
     def of(self, states: States, texts: Sequence[str], *, words: bool = True) -> Inputs:

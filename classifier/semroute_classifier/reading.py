@@ -69,6 +69,8 @@ _FAREWELL = re.compile(
 _EDGE = 240
 """Characters from the end in which courtesy is looked for."""
 _SIGNATURE_LINES, _SIGNATURE_WIDTH = 7, 60
+_CLOSING_LINES, _CLOSING_WORDS, _NAME_WORDS = 6, 5, 4
+_NAME = re.compile(r"[^\W\d_][\w'’-]*\.?")
 _COURTEOUS_WORDS = """
     hi hello hey dear all team everyone everybody there folks guys colleague colleagues sir madam
     friend friends assistant good morning afternoon evening day greetings please pls plz kindly
@@ -170,14 +172,31 @@ def _bare(text: str) -> str:
 
 
 def _without_signature(text: str) -> str:
-    """Up to a farewell, or the line of two dashes, that only a few short lines follow."""
+    """Up to a farewell, the line of two dashes, or what has the form of a closing, that only a few
+    short lines follow."""
     lines = text.split("\n")
     for number in range(max(1, len(lines) - _SIGNATURE_LINES), len(lines)):
         line = lines[number].strip()
         is_short = max(map(len, lines[number:])) <= _SIGNATURE_WIDTH
         if is_short and (line == "--" or (_FAREWELL.search(line) and _is_courteous(line))):
             return "\n".join(lines[:number]).rstrip()
+    head, _, last = text.rpartition("\n\n")
+    if head and not head.endswith((":", "：")) and _is_closing(last.split("\n")):
+        return head.rstrip()
     return text
+
+
+def _is_closing(lines: list[str]) -> bool:
+    """Whether ``lines`` are a few words and a name, as letters end in every language."""
+    if not 2 <= len(lines) <= _CLOSING_LINES or max(map(len, lines)) > _SIGNATURE_WIDTH:
+        return False
+    words, name = lines[0].rstrip(", ").split(), lines[1].split()
+    return (
+        1 <= len(words) <= _CLOSING_WORDS
+        and all(word.isalpha() for word in words)
+        and 1 <= len(name) <= _NAME_WORDS
+        and all(_NAME.fullmatch(word) and word[:2].istitle() for word in name)
+    )
 
 
 def _without_opening(text: str) -> str:

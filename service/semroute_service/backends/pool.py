@@ -101,7 +101,9 @@ class BackendPool:
         if answer.well:
             _log.info("backend %s answers, and lists %d models", backend.name, len(answer.models))
         else:
-            _log.warning("backend %s is not well: it %s", backend.name, answer.problem)
+            # One that may be absent, and never was there, is nothing to be warned of.
+            level = logging.INFO if backend.optional and before is None else logging.WARNING
+            _log.log(level, "backend %s is not well: it %s", backend.name, answer.problem)
 
     async def _with_id(self, model: Model) -> Model:
         backend = model.backend
