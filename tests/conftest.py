@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["COLUMNS"] = "110"  # whatever the terminal is
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what runs in its background deaf to Ctrl-C, and all its children are, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 for name in [n for n in os.environ if n.endswith("_API_KEY") or n.startswith("SEMROUTE_")]:
     del os.environ[name]
 
