@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import logging
 import signal
@@ -111,6 +112,8 @@ async def _serve(settings: Settings, *, is_named: bool) -> int:
         await asyncio.wait({ready, told}, return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
             ready.result()
+            # What the start has built stays; looking through it for garbage stalled all streams.
+            gc.freeze()
             print(f"serving on {host}:{port}", flush=True)
             await told
             _log.info("stopping: letting calls finish")
