@@ -37,6 +37,8 @@ def read(*chunks: bytes) -> Read:
     """What a stream says that comes in these chunks."""
     reader = StreamReader(WORDED)
     deltas = [delta for chunk in chunks for delta in reader.feed(chunk)] + reader.close()
+    if reader.failure:
+        raise reader.failure
     return deltas, reader.finish, reader.usage
 
 
@@ -276,6 +278,16 @@ def test_memory_is_bounded(chunks: list[bytes]) -> None:
     with pytest.raises(BackendError) as caught:
         read(*chunks)
     assert caught.value.error_class is ErrorClass.PROVIDER_PROTOCOL
+
+
+def test_what_came_with_an_error_is_delivered_before_it() -> None:
+    """Words that arrive in one piece with an error are heard, so they are not booked as nothing."""
+    reader = StreamReader(WORDED)
+    deltas = reader.feed(begin() + said("half") + broken("overloaded_error") + said("never"))
+    assert runs(deltas) == [("text", "half")]
+    assert reader.failure
+    assert reader.failure.error_class is ErrorClass.PROVIDER_UNAVAILABLE
+    assert not reader.feed(said("more"))
 
 
 def test_calls_that_end_take_no_memory() -> None:

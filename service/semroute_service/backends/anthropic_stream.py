@@ -67,12 +67,14 @@ class _Call:
 
 
 class StreamReader:
-    """Feed it bytes; it returns deltas, and knows how the answer ended and what it used."""
+    """Feed it bytes; it returns deltas, and knows how the answer ended and what it used. See
+    ``streaming.Reader``."""
 
     def __init__(self, stop_reasons: Mapping[str, str]) -> None:
         """``stop_reasons`` are the provider's own words for how an answer ended."""
         self._words = stop_reasons
         self.finish: FinishReason | None = None
+        self.failure: BackendError | None = None
         self.is_over = False
         """True where nothing more can matter."""
         self._parser = EventParser()
@@ -83,14 +85,17 @@ class StreamReader:
         self._malformed = 0
 
     def feed(self, chunk: bytes) -> list[Delta]:
-        """The deltas in ``chunk``; neighbours of one kind become one, and all keep their order.
-
-        Raises ``BackendError`` where the upstream reports a failure, or makes no sense any more.
-        """
+        """The deltas in ``chunk``; neighbours of one kind become one, and all keep their order."""
+        deltas: list[Delta] = []
+        if self.failure:
+            return deltas
         try:
-            return self._read(self._parser.feed(chunk))
+            self._read(self._parser.feed(chunk), deltas)
+        except BackendError as error:
+            self.failure = error
         except EventTooLongError as error:
-            raise BackendError(ErrorClass.PROVIDER_PROTOCOL, str(error)) from None
+            self.failure = BackendError(ErrorClass.PROVIDER_PROTOCOL, str(error))
+        return deltas
 
     def close(self) -> list[Delta]:
         """The same for what stands unfinished when the stream ends."""
@@ -109,8 +114,7 @@ class StreamReader:
             return None
         return Usage(prompt, output, read, thinking) if prompt or output else None
 
-    def _read(self, events: list[bytes]) -> list[Delta]:
-        deltas: list[Delta] = []
+    def _read(self, events: list[bytes], deltas: list[Delta]) -> None:
         for data in events:
             delta = self._delta(data)
             if not delta:
@@ -120,7 +124,6 @@ class StreamReader:
                 deltas[-1] = joined
             else:
                 deltas.append(delta)
-        return deltas
 
     def _delta(self, data: bytes) -> Delta:
         try:

@@ -52,11 +52,8 @@ _MAX_ID = 512
 
 
 class StreamReader:
-    """Feed it bytes; it returns deltas, and knows how the answer ended and what it used.
-
-    ``failure`` is set where the stream said that it failed, or cannot be understood; what had come
-    before is returned first, however the network had cut it, and nothing is read after it.
-    """
+    """Feed it bytes; it returns deltas, and knows how the answer ended and what it used. See
+    ``streaming.Reader``."""
 
     def __init__(self, finish_reasons: Mapping[str, str]) -> None:
         """``finish_reasons`` are the provider's own words for how an answer ended."""
