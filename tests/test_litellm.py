@@ -80,13 +80,16 @@ async def events_of(model_id: str, url: str = "") -> list[Event]:
 
 
 @pytest.mark.skipif(INSTALLED, reason="semroute[litellm] is installed")
-async def test_without_the_extra_the_next_one_answers(caplog: pytest.LogCaptureFixture) -> None:
-    """Where the library is missing its models fail, and the log says what to install."""
-    caplog.set_level(logging.INFO)
+async def test_without_the_extra_the_next_one_is_chosen() -> None:
+    """Where the library is missing its models are denied, in Decide too, and the decision says what
+    to install."""
     told = await tell(answer())
-    assert told.failures == [("first", "PROVIDER_PROTOCOL")]
     assert told.text == "from the second"
-    assert "semroute[litellm]" in caplog.text
+    assert not told.failures
+    assert told.answer.decision
+    first, second = told.answer.decision.candidates
+    assert (first.rule, second.rule) == ("no_credentials", "")
+    assert "pip install 'semroute[litellm]'" in first.reason
 
 
 @installed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -182,7 +183,10 @@ HOST = "https://europe-west4-aiplatform.googleapis.com/v1"
 def test_addresses(tmp_path: Path, provider: str, environment: dict[str, str], url: str) -> None:
     """A profile that names a provider and a model needs nothing else but the environment."""
     backend = sky(tmp_path, provider, environment)
-    assert (backend.url, backend.lacks) == (url, "")
+    missing = provider == "litellm" and find_spec("litellm") is None
+    assert backend.url == url
+    assert backend.lacks.startswith("the package litellm is not installed" if missing else "")
+    assert bool(backend.lacks) == missing
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from semroute_service.errors import (
 )
 from semroute_service.exhausted import exhausted
 from semroute_service.query import Parameter
-from semroute_service.schedule import Schedule, Slot
+from semroute_service.schedule import HURRIED_SECONDS, Schedule, Slot
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from semroute_service.query import Options, Query
 
 CompletionEvent: TypeAlias = Delta | Attempt | Restart | Finish
-
-_HURRIED_SECONDS = 5.0
-"""A backend that had less time, because the caller's deadline left no more, is not blamed."""
 
 
 @dataclass(eq=False)
@@ -184,7 +181,7 @@ class Completion:
         except TimeoutError:
             first = self.profile.behavior.first_token
             left = first if share is None else share
-            run.hurried = not run.began and left < min(first, _HURRIED_SECONDS)
+            run.hurried = not run.began and left < min(first, HURRIED_SECONDS)
             raise BackendError(ErrorClass.PROVIDER_TIMEOUT, f"silent for {limit:.3g} s") from None
         except StopAsyncIteration:
             raise BackendError(ErrorClass.PROVIDER_INTERRUPTED, "no end") from None

@@ -22,7 +22,7 @@ from semroute_service.errors import (
 )
 from semroute_service.exhausted import exhausted
 from semroute_service.query import Caller, Capability
-from semroute_service.schedule import Schedule
+from semroute_service.schedule import HURRIED_SECONDS, Schedule
 from semroute_service.screening import Screening
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 ROW = "embeddings"
 """The row whose embedding models answer."""
-_HURRIED_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +163,7 @@ class _Embedding:
             async with asyncio.timeout(limit):
                 return await self.backends.embed(run.model, self.ask.texts, clocks)
         except TimeoutError:
-            run.hurried = limit is share and share is not None and share < _HURRIED_SECONDS
+            run.hurried = limit is share and share is not None and share < HURRIED_SECONDS
             raise BackendError(ErrorClass.PROVIDER_TIMEOUT, f"not within {limit:.3g} s") from None
 
     def _answered(self, run: Run, vectors: Vectors) -> Embeddings:

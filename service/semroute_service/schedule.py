@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _SOON_SECONDS = 2.0
 _FIRST_BACKOFF_SECONDS = 0.2
+HURRIED_SECONDS = 5.0
+"""A backend that had less time, because the caller's deadline left no more, is not blamed."""
 _RETRY_AFTER_SECONDS = 1.0
 """What a caller is told to wait where nobody said better."""
 

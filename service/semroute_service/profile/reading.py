@@ -7,6 +7,7 @@ import json
 import os
 import re
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from semroute_classifier.documents import (
@@ -228,6 +229,8 @@ class _Reading:
         except ValueError as error:
             self.notes.problem(key, str(error))
             return "", ""
+        if provider.protocol == "litellm" and find_spec("litellm") is None:
+            lacks = "the package litellm is not installed (pip install 'semroute[litellm]')"
         needs_none = provider.protocol == "litellm" and not url
         if not lacks and not needs_none and (fault := fault_of(url, provider)):
             self.notes.problem(key, fault + source)
