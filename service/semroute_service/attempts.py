@@ -21,7 +21,7 @@ from semroute_service.decision import Attempt, Delta, ErrorClass, FinishReason, 
 from semroute_service.errors import BudgetExceededError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Iterator
 
     from semroute_service.backends import End
     from semroute_service.backends.availability import Call
@@ -113,8 +113,8 @@ class Attempts:
         """The same, and the most that those under way may cost."""
         return self.cost + sum(run.committed for run in self._running)
 
-    @contextlib.asynccontextmanager
-    async def keep(self, run: Run) -> AsyncIterator[None]:
+    @contextlib.contextmanager
+    def keep(self, run: Run) -> Iterator[None]:
         """One attempt: whatever happens inside, it is recorded and settled.
 
         A ``BackendError`` ends it as failed, and is left in ``run.error``.

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from semroute_service import governance
 from semroute_service.attempts import Attempts, Run
 from semroute_service.backends import BackendError, ChatRequest, Clocks, End
+from semroute_service.clock import Clock
 from semroute_service.decision import Attempt, Delta, ErrorClass, Finish, Restart
 from semroute_service.errors import (
     ContentFilteredError,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from semroute_service.backends import BackendPool, Event
     from semroute_service.backends.availability import Call
     from semroute_service.decision import Candidate, Decision
-    from semroute_service.profile import Profile
+    from semroute_service.profile import Behavior, Profile
     from semroute_service.query import Options, Query
 
 CompletionEvent: TypeAlias = Delta | Attempt | Restart | Finish
@@ -121,13 +122,14 @@ class Completion:
     async def _stream(self, run: Run, share: float | None) -> AsyncGenerator[Delta, None]:
         """One attempt's deltas. ``share`` is how long it may take to the first, in seconds."""
         behavior = self.profile.behavior
-        clocks = Clocks(behavior.connect, behavior.headers, behavior.idle_bytes)
-        async with self.attempts.keep(run):
+        with self.attempts.keep(run), contextlib.closing(Clock()) as clock:
             await self.attempts.admit(run)
-            request = ChatRequest(run.model, self.query.messages, self._options(run), clocks)
+            request = ChatRequest(
+                run.model, self.query.messages, self._options(run), _clocks(behavior)
+            )
             async with contextlib.aclosing(self.backends.stream(request)) as events:
                 while run.end is None:
-                    event = await self._next(events, run, share)
+                    event = await self._next(events, run, clock, share)
                     if isinstance(event, End):
                         run.finish(event)
                     elif event:
@@ -171,13 +173,12 @@ class Completion:
             await answer.deltas.aclose()
 
     async def _next(
-        self, events: AsyncGenerator[Event, None], run: Run, share: float | None
+        self, events: AsyncGenerator[Event, None], run: Run, clock: Clock, share: float | None
     ) -> Event:
         """The next event, while the clocks allow."""
         limit = self._limit(run, share)
         try:
-            async with asyncio.timeout(limit):
-                return await anext(events)
+            return await clock.wait(anext(events), limit)
         except TimeoutError:
             first = self.profile.behavior.first_token
             left = first if share is None else share
@@ -256,6 +257,14 @@ class Completion:
             )
         what = f"{run.model.name} refused the request as malformed"
         return UpstreamRequestError(what, self.attempts.made)
+
+
+def _clocks(behavior: Behavior) -> Clocks:
+    """Those that a backend watches. That of bytes is left out where one of tokens, which is
+    watched here, always rings sooner."""
+    slowest = max(behavior.first_token, behavior.idle_tokens)
+    idle_bytes = behavior.idle_bytes if behavior.idle_bytes < slowest else None
+    return Clocks(behavior.connect, behavior.headers, idle_bytes)
 
 
 def _restart(candidate: Candidate) -> Restart:

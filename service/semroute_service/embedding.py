@@ -146,7 +146,7 @@ class _Embedding:
     async def _attempt(self, run: Run) -> Embedded | None:
         """What the backend made; None where there is an error in ``run`` instead."""
         made: Embedded | None = None
-        async with self.attempts.keep(run):
+        with self.attempts.keep(run):
             await self.attempts.admit(run)
             made = await self._within(run)
             run.end = End(FinishReason.STOP, made.usage)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from semroute_service.decision import Attempt, Decision, Finish
+    from semroute_service.governance import Case
     from semroute_service.profile import Profile
     from semroute_service.sessions import Session
 
@@ -31,6 +32,7 @@ class Record:
 
     completes: bool
     session: Session | None = None
+    case: Case | None = None
     decision: Decision | None = None
     attempts: Sequence[Attempt] = ()
     finish: Finish | None = None

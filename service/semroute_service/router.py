@@ -137,36 +137,31 @@ class Router:
             if isinstance(decision, SemrouteError):
                 raise decision
             yield decision
-            async with contextlib.aclosing(self._answer(ask, decision, record)) as events:
-                async for event in events:
-                    yield event
+            session = record.session
+            assert session
+            with self.sessions.answering(ask.query, session):
+                answer = self._completion(ask, record, decision)
+                record.attempts = answer.attempts.made
+                async with contextlib.aclosing(answer.events()) as events:
+                    async for event in events:
+                        if isinstance(event, Finish):
+                            record.finish = event
+                            session.answered(decision.classification.task, event)
+                        yield event
 
-    async def _answer(
-        self, ask: Ask, decision: Decision, record: Record
-    ) -> AsyncGenerator[CompletionEvent, None]:
-        """What comes of ``decision``, on the profile that it was made with."""
-        profile, session = decision.profile, record.session
+    def _completion(self, ask: Ask, record: Record, decision: Decision) -> Completion:
+        """What is to come of ``decision``, on the profile that it was made with."""
         assert ask.options
-        assert session
-        case = _case(ask, profile, profile.routes[decision.route])
-        attempts = Attempts(case, self._screening, self.ledger)
-        completion = Completion(
+        assert record.case
+        return Completion(
             decision=decision,
             query=ask.query,
             options=ask.options,
-            profile=profile,
-            attempts=attempts,
+            profile=decision.profile,
+            attempts=Attempts(record.case, self._screening, self.ledger),
             backends=self.backends,
             deadline=ask.deadline,
         )
-        record.attempts = attempts.made
-        with self.sessions.answering(ask.query, session):
-            async with contextlib.aclosing(completion.events()) as events:
-                async for event in events:
-                    if isinstance(event, Finish):
-                        record.finish = event
-                        session.answered(decision.classification.task, event)
-                    yield event
 
     async def embed(self, ask: EmbedAsk) -> Embeddings:
         """The vectors of texts, and who made them; raises ``SemrouteError``."""
@@ -197,7 +192,7 @@ class Router:
         profile = session.profile
         start = time.perf_counter()
         route = profile.route(verdict.task)
-        case = _case(ask, profile, route)
+        case = work.record.case = _case(ask, profile, route)
         context = await self._screening.context(case)
         # From here on nothing is awaited: no other request of the session can pin in between.
         named = bool(ask.preferences.model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import fields, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from semroute_service import governance
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from semroute_service.ledger import Ledger
     from semroute_service.profile import Model, Profile
 
+_facts = attrgetter(*(field.name for field in fields(governance.Case)))
+
 
 class Screening:
     """Lives on one event loop."""
@@ -30,7 +33,7 @@ class Screening:
         """``case`` with the facts as they are now."""
         limit = case.profile.limits.monthly
         return governance.Context(
-            **{field.name: getattr(case, field.name) for field in fields(governance.Case)},
+            *_facts(case),
             budget_left=None if limit is None else limit - await self._spent(case.profile),
             has_credentials=lambda model: model.backend.has_credentials(),
             is_absent=self._backends.is_absent,

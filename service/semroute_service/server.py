@@ -125,6 +125,8 @@ class Server:
         """The router, once it is warm; raises what kept it from becoming so."""
         if self._ready is None or self._stopping:
             raise NotReadyError("the server is not running")
+        if self._ready.done():
+            return self._ready.result()
         return await asyncio.shield(self._ready)
 
     def status(self) -> Status:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _MAX_ERROR_BYTES = 64 * 1024
 MAX_LIST_BYTES = 4 * 1024 * 1024
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
+FOREIGN = (aiohttp.ClientError, OSError)
+"""What the client raises, the clocks included."""
 _ERROR_BODY_SECONDS = 2.0
 """How long to wait for what an error says, after its status."""
 
@@ -35,13 +37,17 @@ class Bytes:
         return self
 
     async def __anext__(self) -> bytes:
-        with translated(answered=True):
+        try:
             data = self._content.read_nowait() or await self._next()
+        except FOREIGN as error:
+            raise translated(error, answered=True) from error
         if not data:
             raise StopAsyncIteration
         return data
 
     async def _next(self) -> bytes:
+        if self._idle is None:
+            return await self._content.readany()
         try:
             async with asyncio.timeout(self._idle):
                 return await self._content.readany()
@@ -104,18 +110,14 @@ async def _beginning(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body[:_MAX_ERROR_BYTES])
 
 
-@contextlib.contextmanager
-def translated(*, answered: bool) -> Iterator[None]:
-    """The client's errors in our words, and not in an upstream's."""
-    try:
-        yield
-    except aiohttp.ClientConnectorError as error:
-        detail = f"{type(error).__name__}: {error.strerror}"
-        raise BackendError(ErrorClass.PROVIDER_CONNECT, detail) from error
-    except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as error:
-        if isinstance(error, TimeoutError):
-            raise
+def translated(error: Exception, *, answered: bool) -> Exception:
+    """One of the client's errors in our words, and not in an upstream's; a clock's stays."""
+    if isinstance(error, TimeoutError):
+        return error
+    name = type(error).__name__
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return BackendError(ErrorClass.PROVIDER_CONNECT, f"{name}: {error.strerror}")
+    if isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError | OSError):
         broken = ErrorClass.PROVIDER_INTERRUPTED if answered else ErrorClass.PROVIDER_CONNECT
-        raise BackendError(broken, type(error).__name__) from error
-    except aiohttp.ClientError as error:
-        raise BackendError(ErrorClass.PROVIDER_PROTOCOL, type(error).__name__) from error
+        return BackendError(broken, name)
+    return BackendError(ErrorClass.PROVIDER_PROTOCOL, name)

@@ -23,6 +23,7 @@ from pydantic_core import to_json
 from yarl import URL
 
 from semroute_service.backends.answers import (
+    FOREIGN,
     MAX_ANSWER_BYTES,
     MAX_LIST_BYTES,
     Bytes,
@@ -150,17 +151,18 @@ class HttpClient:
         phase = _Phase(clocks)
         _phase.set(phase)
         try:
-            with translated(answered=False):
-                async with phase.clock:
-                    return await self._session(method).request(
-                        method,
-                        URL(url, encoded=True),
-                        data=content,
-                        headers=_headers(backend),
-                        allow_redirects=False,
-                    )
+            async with phase.clock:
+                return await self._session(method).request(
+                    method,
+                    _url(url),
+                    data=content,
+                    headers=_headers(backend),
+                    allow_redirects=False,
+                )
         except TimeoutError:
             raise phase.silence() from None
+        except FOREIGN as error:
+            raise translated(error, answered=False) from error
 
     def _end(self, response: aiohttp.ClientResponse) -> None:
         self._lingering.discard(response)
@@ -223,6 +225,11 @@ def _json(body: dict[str, Any]) -> bytes:
         return to_json(body)
     except ValueError:  # half a character, which UTF-8 cannot hold
         return json.dumps(body, ensure_ascii=False).encode(errors="replace")
+
+
+@functools.lru_cache
+def _url(url: str) -> URL:
+    return URL(url, encoded=True)
 
 
 def _headers(backend: Backend) -> dict[str, str]:

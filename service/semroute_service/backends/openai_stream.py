@@ -63,6 +63,7 @@ class StreamReader:
         self.failure: BackendError | None = None
         self._parser = EventParser()
         self._calls = _Calls()
+        self._together = _Together()
         self._usage_is_final = False
         self._done = False
         self._malformed = 0
@@ -81,19 +82,18 @@ class StreamReader:
         return self._read(lambda _: self._parser.close(), b"")
 
     def _read(self, parse: Callable[[bytes], list[bytes]], chunk: bytes) -> list[Delta]:
-        together = _Together()
         if self.failure:
             return []
         try:
             for data in parse(chunk):
-                self._take(data, together)
+                self._take(data)
         except BackendError as error:
             self.failure = error
         except EventTooLongError as error:
             self.failure = BackendError(ErrorClass.PROVIDER_PROTOCOL, str(error))
-        return together.deltas()
+        return self._together.deltas()
 
-    def _take(self, data: bytes, together: _Together) -> None:
+    def _take(self, data: bytes) -> None:
         if data == b"[DONE]":
             self._done = True
             return
@@ -101,17 +101,17 @@ class StreamReader:
             chunk = _parsed(data)
             if self.finish is None:
                 _raise_error(chunk)
-            self._take_chunk(chunk, together)
+            self._take_chunk(chunk)
         except (AttributeError, TypeError, ValueError, LookupError, RecursionError):
             self._skip()
 
-    def _take_chunk(self, chunk: dict[str, Any], together: _Together) -> None:
+    def _take_chunk(self, chunk: dict[str, Any]) -> None:
         choices = chunk.get("choices")
         if choices:
             choice = choices[0]
             delta = choice.get("delta")
             if delta:
-                self._take_delta(delta, together)
+                self._take_delta(delta)
             word = choice.get("finish_reason")
             if word:
                 self.finish = self._finish_reason(str(word).lower())
@@ -120,7 +120,8 @@ class StreamReader:
             self.usage = _usage(usage)
             self._usage_is_final = self.finish is not None
 
-    def _take_delta(self, delta: dict[str, Any], together: _Together) -> None:
+    def _take_delta(self, delta: dict[str, Any]) -> None:
+        together = self._together
         reasoning = delta.get("reasoning_content") or delta.get("reasoning")
         if reasoning:
             together.add_reasoning(text_of(reasoning))
@@ -156,17 +157,21 @@ class _Together:
     """Pieces that arrived together. Within a delta reasoning stands before text, and text before
     tool calls; what would come out of that order begins a delta of its own."""
 
-    _before: list[Delta] = field(default_factory=list)
+    _whole: list[Delta] = field(default_factory=list)
     _reasoning: list[str] = field(default_factory=list)
     _text: list[str] = field(default_factory=list)
     _calls: dict[int, list[ToolCallDelta]] = field(default_factory=dict)
 
     def add_reasoning(self, piece: str) -> None:
+        if not piece:
+            return
         if self._text or self._calls:
             self._begin()
         self._reasoning.append(piece)
 
     def add_text(self, piece: str) -> None:
+        if not piece:
+            return
         if self._calls:
             self._begin()
         self._text.append(piece)
@@ -175,15 +180,19 @@ class _Together:
         self._calls.setdefault(piece.index, []).append(piece)
 
     def deltas(self) -> list[Delta]:
+        """What has been added since this was last asked."""
         self._begin()
-        return self._before
+        deltas, self._whole = self._whole, []
+        return deltas
 
     def _begin(self) -> None:
+        if not (self._text or self._reasoning or self._calls):
+            return
         calls = tuple(_joined(pieces) for pieces in self._calls.values())
-        delta = Delta("".join(self._text), "".join(self._reasoning), calls)
-        if delta:
-            self._before.append(delta)
-        self._reasoning, self._text, self._calls = [], [], {}
+        self._whole.append(Delta("".join(self._text), "".join(self._reasoning), calls))
+        self._text.clear()
+        self._reasoning.clear()
+        self._calls.clear()
 
 
 def _joined(pieces: list[ToolCallDelta]) -> ToolCallDelta:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import replace
@@ -50,17 +51,12 @@ class BackendPool:
         """True where the model's backend is optional and did not answer when last asked."""
         return model.backend.optional and not self.availability.listed(model.backend)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Stream from the backend of ``request.model``; see ``ChatBackend.stream``."""
-        backend = request.model.backend
-        if not request.model.id and backend.provider.protocol != "echo":
-            request = replace(request, model=await self._with_id(request.model))
-        stream = self._chat[backend.provider.protocol].stream(request)
-        try:
-            async for event in stream:
-                yield event
-        finally:
-            await stream.aclose()
+        protocol = request.model.backend.provider.protocol
+        if request.model.id or protocol == "echo":
+            return self._chat[protocol].stream(request)
+        return self._stream_listed(request)
 
     async def embed(self, model: Model, texts: Sequence[str], clocks: Clocks) -> Embedded:
         """The vectors of ``texts`` by ``model``; raises ``BackendError``."""
@@ -104,6 +100,13 @@ class BackendPool:
             # One that may be absent, and never was there, is nothing to be warned of.
             level = logging.INFO if backend.optional and before is None else logging.WARNING
             _log.log(level, "backend %s is not well: it %s", backend.name, answer.problem)
+
+    async def _stream_listed(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        """The same from the model that the backend lists."""
+        request = replace(request, model=await self._with_id(request.model))
+        async with contextlib.aclosing(self.stream(request)) as events:
+            async for event in events:
+                yield event
 
     async def _with_id(self, model: Model) -> Model:
         backend = model.backend

@@ -28,9 +28,12 @@ class EventParser:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The data of the events that ``chunk`` completes, in order."""
-        chunk = self._with_lf(chunk)
+        if self._after_cr or b"\r" in chunk:
+            chunk = self._with_lf(chunk)
         if not chunk:
             return []
+        if chunk.endswith(b"\n\n") and not self._pieces and not self._at_start:
+            return _events(chunk[:-2])  # nearly all chunks hold whole events
         completes = b"\n\n" in chunk or (not self._in_line and chunk.startswith(b"\n"))
         self._pieces.append(chunk)
         self._size += len(chunk)
@@ -49,10 +52,8 @@ class EventParser:
         if self._after_cr and chunk:
             chunk = chunk.removeprefix(b"\n")
             self._after_cr = False
-        if b"\r" in chunk:
-            self._after_cr = chunk.endswith(b"\r")
-            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        return chunk
+        self._after_cr = self._after_cr or chunk.endswith(b"\r")
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _complete(self) -> list[bytes]:
         """Take out the events that are complete, and keep the rest."""
@@ -62,15 +63,7 @@ class EventParser:
             stream = stream.removeprefix(_BOM)
         whole, _, rest = stream.rpartition(b"\n\n")
         self._keep(rest)
-        events: list[bytes] = []
-        for event in whole.split(b"\n\n"):
-            if event.startswith(b"data: ") and b"\n" not in event:
-                events.append(event[6:])  # nearly all are so
-            else:
-                data = _data(event.split(b"\n"))
-                if data is not None:
-                    events.append(data)
-        return events
+        return _events(whole)
 
     def _forget_comments(self) -> None:
         """Keep-alives that no blank line follows are no part of the event that comes after them.
@@ -87,6 +80,19 @@ class EventParser:
         self._pieces = [rest] if rest else []
         self._size = len(rest)
         self._in_line = not rest.endswith(b"\n")
+
+
+def _events(whole: bytes) -> list[bytes]:
+    """The data of complete events, between which blank lines stand."""
+    events: list[bytes] = []
+    for event in whole.split(b"\n\n"):
+        if event.startswith(b"data: ") and b"\n" not in event:
+            events.append(event[6:])  # nearly all are so
+        else:
+            data = _data(event.split(b"\n"))
+            if data is not None:
+                events.append(data)
+    return events
 
 
 def _is_data(line: bytes) -> bool:
