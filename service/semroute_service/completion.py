@@ -260,11 +260,14 @@ class Completion:
 
 
 def _clocks(behavior: Behavior) -> Clocks:
-    """Those that a backend watches. That of bytes is left out where one of tokens, which is
-    watched here, always rings sooner."""
-    slowest = max(behavior.first_token, behavior.idle_tokens)
-    idle_bytes = behavior.idle_bytes if behavior.idle_bytes < slowest else None
-    return Clocks(behavior.connect, behavior.headers, idle_bytes)
+    """Those that a backend watches, without those before which the clocks of tokens, which are
+    watched here, always ring."""
+    first, longest = behavior.first_token, max(behavior.first_token, behavior.idle_tokens)
+    return Clocks(
+        connect=behavior.connect,
+        headers=behavior.headers if behavior.headers < first else None,
+        idle_bytes=behavior.idle_bytes if behavior.idle_bytes < longest else None,
+    )
 
 
 def _restart(candidate: Candidate) -> Restart:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import fields, replace
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from semroute_service import governance
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from semroute_service.ledger import Ledger
     from semroute_service.profile import Model, Profile
 
-_facts = attrgetter(*(field.name for field in fields(governance.Case)))
+_FACTS = tuple(field.name for field in fields(governance.Case))
 
 
 class Screening:
@@ -33,7 +32,7 @@ class Screening:
         """``case`` with the facts as they are now."""
         limit = case.profile.limits.monthly
         return governance.Context(
-            *_facts(case),
+            **{name: getattr(case, name) for name in _FACTS},
             budget_left=None if limit is None else limit - await self._spent(case.profile),
             has_credentials=lambda model: model.backend.has_credentials(),
             is_absent=self._backends.is_absent,

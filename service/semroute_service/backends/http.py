@@ -12,6 +12,7 @@ import contextlib
 import contextvars
 import functools
 import json
+import math
 import os
 import ssl
 from typing import TYPE_CHECKING, Any
@@ -148,19 +149,25 @@ class HttpClient:
         self, method: str, url: str, backend: Backend, clocks: Clocks, content: bytes | None = None
     ) -> aiohttp.ClientResponse:
         """The answer, as soon as its headers have come."""
-        phase = _Phase(clocks)
-        _phase.set(phase)
+        # The client knows no clock for the headers. It begins when the connection stands.
+        clock = asyncio.timeout(None)
+        _on_connection.set((clock, clocks.headers))
         try:
-            async with phase.clock:
+            async with clock:
                 return await self._session(method).request(
                     method,
                     _url(url),
                     data=content,
                     headers=_headers(backend),
+                    timeout=_limits(clocks.connect),
                     allow_redirects=False,
                 )
+        except aiohttp.ConnectionTimeoutError:
+            what = f"connect: no connection within {clocks.connect} s"
+            raise BackendError(ErrorClass.PROVIDER_CONNECT, what) from None
         except TimeoutError:
-            raise phase.silence() from None
+            what = f"headers: none within {clocks.headers} s"
+            raise BackendError(ErrorClass.PROVIDER_TIMEOUT, what) from None
         except FOREIGN as error:
             raise translated(error, answered=False) from error
 
@@ -179,44 +186,26 @@ class HttpClient:
                     limit=0, ssl=_trust(), **keep if method == "POST" else {"force_close": True}
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
                 read_bufsize=_BUFFER_BYTES,
             )
         return self._sessions[method]
 
 
-class _Phase:
-    """The clock until the headers of an answer: that of the connection, and then theirs."""
-
-    def __init__(self, clocks: Clocks) -> None:
-        self.clock = asyncio.timeout(clocks.connect)
-        self._clocks = clocks
-        self._connected = False
-
-    def connected(self) -> None:
-        limit = self._clocks.headers
-        self._connected = True
-        self.clock.reschedule(None if limit is None else _now() + limit)
-
-    def silence(self) -> BackendError:
-        if self._connected:
-            what = f"headers: none within {self._clocks.headers} s"
-            return BackendError(ErrorClass.PROVIDER_TIMEOUT, what)
-        what = f"connect: no connection within {self._clocks.connect} s"
-        return BackendError(ErrorClass.PROVIDER_CONNECT, what)
-
-
-_phase: contextvars.ContextVar[_Phase] = contextvars.ContextVar("phase")
+_on_connection: contextvars.ContextVar[tuple[asyncio.Timeout, float | None]]
+_on_connection = contextvars.ContextVar("on_connection")
+"""The clock that begins when a request has its connection, and its seconds."""
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Says when a request has its connection; the client's own traces cost far more."""
+    """Starts the clock of the headers; the client's own traces cost far more."""
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> Connection:
         connection = await super().connect(req, traces, timeout)
-        _phase.get().connected()
+        clock, seconds = _on_connection.get()
+        if seconds is not None:
+            clock.reschedule(asyncio.get_running_loop().time() + seconds)
         return connection
 
 
@@ -225,6 +214,11 @@ def _json(body: dict[str, Any]) -> bytes:
         return to_json(body)
     except ValueError:  # half a character, which UTF-8 cannot hold
         return json.dumps(body, ensure_ascii=False).encode(errors="replace")
+
+
+@functools.lru_cache
+def _limits(connect: float | None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(connect=connect, ceil_threshold=math.inf)
 
 
 @functools.lru_cache
@@ -252,10 +246,6 @@ def _headers(backend: Backend) -> dict[str, str]:
         if value:
             headers[header] = value
     return headers
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 @functools.cache
