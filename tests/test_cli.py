@@ -173,7 +173,7 @@ async def test_a_denial_lists_every_candidate(semroute: Command) -> None:
 async def test_failures_are_told(semroute: Command, arguments: list[str], message: str) -> None:
     """A call that fails ends with status 1 and a sentence that says what to do."""
     ended = await semroute("complete", QUERY, *arguments)
-    assert (ended.status, ended.out) == (1, "\n")
+    assert (ended.status, ended.out) == (1, "")
     assert message in ended.err
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
+from semroute_service.backends.availability import LONG_SECONDS
 from upstream import (
     DONE,
     GENEROUS,
@@ -290,6 +291,15 @@ async def test_a_long_retry_after_is_for_the_caller(asked: str, told: float) -> 
         error = (await tell(busy, behavior={"max_retries": 1 if told > 2 else 0})).error
     assert error
     assert error.retry_after == told
+
+
+async def test_an_unknown_model_is_not_to_be_asked_for_again_soon() -> None:
+    """The caller hears how long it is left alone, unless another may be asked before."""
+    alone, beside = await tell(Status(404)), await tell(Status(404), Status(503))
+    assert alone.error
+    assert alone.error.retry_after == pytest.approx(LONG_SECONDS, abs=5)
+    assert beside.error
+    assert beside.error.retry_after == 1
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "1e300"])

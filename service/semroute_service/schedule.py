@@ -40,6 +40,8 @@ class Slot:
     tries_left: int
     tried: int = 0
     not_before: float = 0.0
+    asked: float = 0.0
+    """Seconds that its last failure asked to wait."""
 
     def wait(self, availability: Availability) -> float:
         """Seconds until it may be asked, as far as anybody asked to wait."""
@@ -61,7 +63,6 @@ class Schedule:
     patience: float
     unasked: list[Candidate] = field(default_factory=list)
     """Those that were passed over, because calls to them are not let through."""
-    _asked_to_wait: list[float] = field(default_factory=list)
     _slots: list[Slot] = field(init=False)
     _again: Slot | None = None
 
@@ -91,15 +92,14 @@ class Schedule:
     def failed(self, slot: Slot, error: BackendError) -> None:
         """Take note of how ``slot`` ended: may it help to ask again, or to ask others?"""
         self._again = None
-        if wait := _asked(error):
-            self._asked_to_wait.append(wait)
+        slot.asked = _asked(error)
         if error.error_class is ErrorClass.CALLER_CONTEXT_LENGTH:
             self._drop_shorter(slot)
         if not error.error_class.is_retryable or not slot.tries_left:
             slot.tries_left = 0
             return
         backoff = random.uniform(0, _FIRST_BACKOFF_SECONDS * 2 ** (slot.tried - 1))  # noqa: S311
-        slot.not_before = time.monotonic() + max(min(backoff, _SOON_SECONDS), _asked(error))
+        slot.not_before = time.monotonic() + max(min(backoff, _SOON_SECONDS), slot.asked)
         self._again = slot
 
     def give_up(self, slot: Slot) -> None:
@@ -109,10 +109,13 @@ class Schedule:
 
     @property
     def ready_in(self) -> float:
-        """Seconds that a caller had better wait before it asks again."""
-        waits = [self.availability.ready_in(candidate.model) for candidate in self.unasked]
-        soon = [wait for wait in waits if math.isfinite(wait)] + self._asked_to_wait
-        return min(soon, default=_RETRY_AFTER_SECONDS)
+        """Seconds that a caller had better wait before it asks again: until the first candidate
+        may be asked, as far as is known."""
+        waits = [
+            max(self.availability.ready_in(slot.candidate.model), slot.asked)
+            for slot in self._slots
+        ]
+        return min(waits, default=0.0) or _RETRY_AFTER_SECONDS
 
     def share(self) -> float | None:
         """Seconds that an attempt that begins now may take to its first token, so that something

@@ -179,12 +179,9 @@ class Availability:
         return worst.why if worst else self._misgiving(model)
 
     def ready_in(self, model: Model) -> float:
-        """Seconds until ``model`` may be asked: 0.0 now, ``math.inf`` not before a long time (its
-        key was refused, or the server does not know it)."""
+        """Seconds until ``model`` may be asked; 0.0 is now."""
         worst = self._worst(model)
-        if worst is None:
-            return 0.0
-        return math.inf if worst.error_class in _NOT_OF_THE_BREAKER else worst.seconds
+        return worst.seconds if worst else 0.0
 
     def blame(self, model: Model) -> ErrorClass | None:
         """The class of the failure that keeps ``begin`` from giving a call; None where it would
@@ -215,9 +212,9 @@ class Availability:
 
     def standing(self, model: Model) -> Standing:
         """How ``model`` stands, for people to see."""
-        known, worst = self._models.get(_of(model)) or _Known(), self._worst(model)
+        known = self._models.get(_of(model)) or _Known()
         circuit = known.breaker.circuit(self.now())
-        return Standing(circuit, worst.seconds if worst else 0.0, known.calls, known.failures)
+        return Standing(circuit, self.ready_in(model), known.calls, known.failures)
 
     def speed(self, model: Model) -> Speed | None:
         """How fast ``model`` was of late; None where no call brought a token."""

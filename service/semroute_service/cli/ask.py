@@ -53,6 +53,7 @@ def complete(options: argparse.Namespace) -> int:
 
 def _stream(request: pb.CompleteRequest, options: argparse.Namespace) -> int:
     """Print an answer as it comes; what is said of it goes to standard error."""
+    said = False
     try:
         with (
             SyncRouterClient(options.server) as client,
@@ -66,8 +67,9 @@ def _stream(request: pb.CompleteRequest, options: argparse.Namespace) -> int:
                         output.print_decision(event.decision, explain=True)
                 else:
                     print(event.delta.text, end="", flush=True)
+                    said = said or bool(event.delta.text)
     except RouterError as error:
-        if not options.json:
+        if said:
             print()
         return output.failed(error, options)
     finish = answer.finish
