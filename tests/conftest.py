@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ from semroute import RouterClient
 from semroute_service.testing import RunningServer, running_server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 ROOT = Path(__file__).parents[1]
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -78,3 +79,22 @@ async def echo_server() -> AsyncIterator[RunningServer]:
 async def client(echo_server: RunningServer) -> AsyncIterator[RouterClient]:
     async with RouterClient(echo_server.address) as client:
         yield client
+
+
+@pytest.fixture
+def full() -> Iterator[str]:
+    """A base URL at which connections are not completed, because too many wait already."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(8):
+            waiting = stack.enter_context(socket.socket())
+            waiting.settimeout(0.2)
+            try:
+                waiting.connect(listener.getsockname())
+            except TimeoutError:
+                break
+        else:
+            pytest.fail("this system completes every connection")
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"

@@ -6,7 +6,6 @@ Every server is a real one on loopback.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import threading
 import time
@@ -24,7 +23,7 @@ from talkers import CHUNKED, HEAD, Answer, drip, http, models, silence, talkers
 from upstream import GENEROUS, nobody
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from semroute_service.detection import BackendProbe, Resources
@@ -55,25 +54,6 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 HEALTHY = http(200)
-
-
-@pytest.fixture
-def full() -> Iterator[str]:
-    """A base URL at which connections are not completed, because too many wait already."""
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(8):
-            waiting = stack.enter_context(socket.socket())
-            waiting.settimeout(0.2)
-            try:
-                waiting.connect(listener.getsockname())
-            except TimeoutError:
-                break
-        else:
-            pytest.fail("this system completes every connection")
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
 
 
 def local(*, ids: Sequence[str] = (ID,), **urls: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -22,7 +21,7 @@ from semroute_service.query import Message, Options, Role, Sensitivity
 from upstream import GENEROUS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 Answer: TypeAlias = "Callable[[asyncio.StreamWriter], Awaitable[None]]"
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n"
@@ -112,25 +111,6 @@ async def read(client: HttpClient, url: str, clocks: Clocks, pause: float = 0) -
             data += chunk
             await asyncio.sleep(pause)
         return data
-
-
-@pytest.fixture
-def full() -> Iterator[str]:
-    """A base URL at which connections are not completed, because too many wait already."""
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(8):
-            waiting = stack.enter_context(socket.socket())
-            waiting.settimeout(0.2)
-            try:
-                waiting.connect(listener.getsockname())
-            except TimeoutError:
-                break
-        else:
-            pytest.fail("this system completes every connection")
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
 
 
 async def test_the_clock_of_the_connection(client: HttpClient, full: str) -> None:
