@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from semroute import RouterError, SyncRouterClient
 from semroute.v1 import router_pb2 as pb
-from semroute_service.cli import items, output
+from semroute_service.cli import items, output, question
 from semroute_service.cli.batch_complete import complete_batch
 from semroute_service.cli.batch_decide import decide_batch
 
@@ -25,17 +26,13 @@ def decide(options: argparse.Namespace) -> int:
         return decide_batch(options)
     try:
         request = items.decide_request(_asked(options))
-        with SyncRouterClient(options.server) as client:
-            decision = client.decide(**items.arguments(request), timeout=options.timeout)
-    except RouterError as error:
-        return output.failed(error, options)
     except items.UNASKABLE as error:
         return output.fail(str(error), status=2)
-    if options.json:
-        output.print_json(output.as_dict(decision))
-    else:
-        output.print_decision(decision, explain=options.explain)
-    return 0
+    return question.put(
+        options,
+        lambda client: client.decide(**items.arguments(request), timeout=options.timeout),
+        partial(output.print_decision, explain=options.explain),
+    )
 
 
 def complete(options: argparse.Namespace) -> int:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from semroute import RouterError, SyncRouterClient
 from semroute.v1 import profile_pb2
-from semroute_service.cli import output
+from semroute_service.cli import output, question
 
 if TYPE_CHECKING:
     import argparse
@@ -27,16 +26,11 @@ _HEALTH = {
 
 def backends(options: argparse.Namespace) -> int:
     """Health, circuits, counts and speeds, in two tables."""
-    try:
-        with SyncRouterClient(options.server) as client:
-            found = client.backends(options.profile, timeout=options.timeout)
-    except RouterError as error:
-        return output.failed(error, options)
-    if options.json:
-        output.print_json(output.as_dict(found))
-    else:
-        _print(found)
-    return 0
+    return question.put(
+        options,
+        lambda client: client.backends(options.profile, timeout=options.timeout),
+        _print,
+    )
 
 
 def _print(found: profile_pb2.ListBackendsResponse) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from semroute import RouterError, SyncRouterClient
-from semroute_service.cli import output
+from semroute_service.cli import question
 
 if TYPE_CHECKING:
     import argparse
@@ -18,47 +17,30 @@ _NANO = 1_000_000_000
 
 def status(options: argparse.Namespace) -> int:
     """The server's profile, revisions, uptime and counts."""
-    try:
-        with SyncRouterClient(options.server) as client:
-            found = client.status(timeout=options.timeout)
-    except RouterError as error:
-        return output.failed(error, options)
-    if options.json:
-        output.print_json(output.as_dict(found))
-    else:
-        _print(found)
-    return 0
+    return question.put(options, lambda client: client.status(timeout=options.timeout), _print)
 
 
 def end_session(options: argparse.Namespace) -> int:
     """End a session, and say what it came to."""
-    try:
-        with SyncRouterClient(options.server) as client:
-            ended = client.end_session(options.id, tenant=options.tenant, timeout=options.timeout)
-    except RouterError as error:
-        return output.failed(error, options)
-    if options.json:
-        output.print_json(output.as_dict(ended))
-    else:
-        print(
+    return question.put(
+        options,
+        lambda client: client.end_session(
+            options.id, tenant=options.tenant, timeout=options.timeout
+        ),
+        lambda ended: print(
             f"ended after {_words(ended.duration.seconds)}: {ended.requests} requests, "
             f"{ended.errors} errors, {ended.cost_nano_usd / _NANO:.6f} USD"
-        )
-    return 0
+        ),
+    )
 
 
 def activate(options: argparse.Namespace) -> int:
     """Make a profile the one that requests without a profile use."""
-    try:
-        with SyncRouterClient(options.server) as client:
-            active = client.activate_profile(options.name, timeout=options.timeout)
-    except RouterError as error:
-        return output.failed(error, options)
-    if options.json:
-        output.print_json(output.as_dict(active))
-    else:
-        print(f"{active.name} is active (revision {active.revision})")
-    return 0
+    return question.put(
+        options,
+        lambda client: client.activate_profile(options.name, timeout=options.timeout),
+        lambda active: print(f"{active.name} is active (revision {active.revision})"),
+    )
 
 
 def _print(found: profile_pb2.GetStatusResponse) -> None:
