@@ -8,15 +8,18 @@ import importlib.util
 import inspect
 import logging
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 
+from semroute import RouterClient
 from semroute.v1 import router_pb2 as pb
-from semroute_service.backends import BackendError
+from semroute_service.backends import BackendError, litellm
 from semroute_service.backends.base import ChatRequest
 from semroute_service.backends.litellm import ERROR_CLASSES, LiteLLMBackend
 from semroute_service.profile import Backend, Model, Provider
 from semroute_service.query import Message, Options, Role, Sensitivity
+from semroute_service.testing import running_server
 from upstream import (
     DONE,
     GENEROUS,
@@ -90,6 +93,22 @@ async def test_without_the_extra_the_next_one_is_chosen() -> None:
     first, second = told.answer.decision.candidates
     assert (first.rule, second.rule) == ("no_credentials", "")
     assert "pip install 'semroute[litellm]'" in first.reason
+
+
+@installed
+async def test_a_server_that_is_ready_has_it_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its import takes seconds, which are part of the start and not of the first answer."""
+    load = mock.Mock(wraps=litellm._load)
+    monkeypatch.setattr(litellm, "_load", load)
+    async with (
+        upstream(answer()) as first,
+        running_server(profile=profile(first, **PARTS)) as server,
+        RouterClient(server.address) as client,
+    ):
+        await server.server.ready()
+        assert load.call_count == 1
+        assert (await ask(client)).finish
+        assert load.call_count == 1
 
 
 @installed
@@ -276,7 +295,7 @@ async def test_a_caller_that_leaves_ends_the_call() -> None:
 
 @installed
 def test_every_exception_of_litellm_has_a_class() -> None:
-    """A new kind of failure does not go unnoticed; those of its proxy alone have none."""
+    """A new kind of failure does not go unnoticed; those that no completion raises have none."""
     exceptions = importlib.import_module("litellm.exceptions")
     known = {
         name
@@ -293,5 +312,8 @@ def test_every_exception_of_litellm_has_a_class() -> None:
         "BlockedPiiEntityError",
         "GuardrailInterventionNormalStringError",
         "GuardrailRaisedException",
+        "ModifyResponseException",
+        "SensitiveDataRouteException",
     }
-    assert found - known <= of_its_proxy | {"OpenAIError"}
+    of_its_prices = {"ModelNotMappedError"}
+    assert found - known <= of_its_proxy | of_its_prices | {"OpenAIError"}

@@ -172,7 +172,7 @@ class Router:
         before. Sessions that are open stay on theirs."""
         profile = self.profiles.get(name)
         await self.classifiers.warm(profile.encoder)
-        await self.backends.check([profile])
+        await self.backends.warm(profile)
         return self.profiles.activate(name)
 
     @staticmethod

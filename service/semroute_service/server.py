@@ -189,7 +189,7 @@ class Server:
         try:
             await asyncio.gather(
                 router.classifiers.warm(profile.encoder),
-                router.backends.check([profile]),
+                router.backends.warm(profile),
             )
         except Exception as error:  # whoever waits must hear of it
             _log.error("cannot serve: %s", error)

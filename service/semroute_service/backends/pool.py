@@ -40,11 +40,12 @@ class BackendPool:
         self.availability = Availability()
         self._http = HttpClient()
         self._embeddings = OpenAIEmbeddings(self._http)
+        self._litellm = LiteLLMBackend()
         self._chat: dict[str, ChatBackend] = {
             "echo": EchoBackend(),
             "openai_chat": OpenAIChatBackend(self._http),
             "anthropic_messages": AnthropicMessagesBackend(self._http),
-            "litellm": LiteLLMBackend(),
+            "litellm": self._litellm,
         }
 
     def is_absent(self, model: Model) -> bool:
@@ -65,6 +66,11 @@ class BackendPool:
             raise BackendError(ErrorClass.PROVIDER_MODEL_NOT_FOUND, what)
         named = model if model.id else await self._with_id(model)
         return await self._embeddings.embed(named, texts, clocks)
+
+    async def warm(self, profile: Profile) -> None:
+        """Check the backends of ``profile``, and load what they need, so that no caller waits for
+        it. Nothing is raised."""
+        await asyncio.gather(self.check([profile]), self._load(profile))
 
     async def check(self, profiles: Iterable[Profile]) -> None:
         """Ask the backends of ``profiles`` how they are, all at once, each address once: those in
@@ -88,6 +94,11 @@ class BackendPool:
 
     async def close(self) -> None:
         await self._http.close()
+
+    async def _load(self, profile: Profile) -> None:
+        if any(b.provider.protocol == "litellm" for b in profile.backends.values()):
+            with contextlib.suppress(BackendError):  # governance says what is missing
+                await self._litellm.prepare()
 
     def _note(self, backend: Backend, answer: Answer) -> None:
         before = self.availability.check(backend)
