@@ -14,6 +14,7 @@ from aiohttp import web
 
 from processes import Ended
 from semroute_service.testing import running_server
+from sockets import serving
 from upstream import DONE, GENEROUS, USAGE, finish, profile, say
 
 if TYPE_CHECKING:
@@ -88,15 +89,12 @@ async def desk() -> AsyncIterator[Desk]:
     server = Desk()
     app = web.Application()
     app.router.add_post("/v1/chat/completions", server.complete)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        server.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-        yield server
-    finally:
-        server.free.set()
-        await runner.cleanup()
+    async with serving(app) as address:
+        server.url = f"http://{address}/v1"
+        try:
+            yield server
+        finally:
+            server.free.set()
 
 
 @dataclass

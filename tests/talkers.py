@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from sockets import listening
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
@@ -63,38 +65,19 @@ class Talker:
     asked: list[str] = field(default_factory=list)
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            request = (await reader.readuntil(b"\r\n\r\n")).decode()
-            path = request.split(" ", 2)[1]
-            self.asked.append(path)
-            await self.answers.get(path, http(404))(writer)
-            await writer.drain()
-            writer.close()
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            writer.transport.abort()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
+        request = (await reader.readuntil(b"\r\n\r\n")).decode()
+        path = request.split(" ", 2)[1]
+        self.asked.append(path)
+        await self.answers.get(path, http(404))(writer)
+        await writer.drain()
 
 
 @contextlib.asynccontextmanager
 async def talkers(servers: Mapping[str, Mapping[str, Answer]]) -> AsyncIterator[dict[str, Talker]]:
     """Serve all of them, by name, until the end."""
-    talking: set[asyncio.Task[None]] = set()
     async with contextlib.AsyncExitStack() as stack:
         made = {name: Talker(answers) for name, answers in servers.items()}
         for talker in made.values():
-
-            def start(
-                reader: asyncio.StreamReader, writer: asyncio.StreamWriter, of: Talker = talker
-            ) -> None:
-                talking.add(asyncio.create_task(of.talk(reader, writer)))
-
-            server = await asyncio.start_server(start, "127.0.0.1", 0)
-            stack.callback(server.close)
-            talker.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        try:
-            yield made
-        finally:
-            for task in talking:
-                task.cancel()
-            await asyncio.gather(*talking, return_exceptions=True)
+            address = await stack.enter_async_context(listening(talker.talk))
+            talker.url = f"http://{address}/v1"
+        yield made

@@ -15,6 +15,7 @@ from aiohttp import web
 from semroute import RouterClient, RouterError, SyncRouterClient
 from semroute.v1 import router_pb2 as pb
 from semroute_service.testing import RunningServer, running_server
+from sockets import listening, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -245,17 +246,12 @@ async def test_no_server() -> None:
 @pytest_asyncio.fixture
 async def silent_address() -> AsyncIterator[str]:
     """A port that takes connections and never says a word."""
-    gone = asyncio.Event()
 
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await gone.wait()
-        writer.close()
+        await asyncio.sleep(3600)
 
-    server = await asyncio.start_server(hold, "127.0.0.1", 0)
-    yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    gone.set()
-    server.close()
-    await server.wait_closed()
+    async with listening(hold) as address:
+        yield address
 
 
 async def test_deadline_of_a_call(silent_address: str) -> None:
@@ -300,19 +296,14 @@ async def endless_server(upstream: Endless) -> AsyncIterator[RunningServer]:
     """A server whose only model never finishes."""
     app = web.Application()
     app.router.add_post("/v1/chat/completions", upstream.answer)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    profile = {
-        "backends": {"b": {"provider": "vllm", "url": f"http://{host}:{port}/v1"}},
-        "models": {"m": {"backend": "b", "id": "endless"}},
-        "routes": {"default": {"model": "m"}},
-    }
-    async with running_server(profile) as server:
-        yield server
-    await runner.cleanup()
+    async with serving(app) as address:
+        profile = {
+            "backends": {"b": {"provider": "vllm", "url": f"http://{address}/v1"}},
+            "models": {"m": {"backend": "b", "id": "endless"}},
+            "routes": {"default": {"model": "m"}},
+        }
+        async with running_server(profile) as server:
+            yield server
 
 
 async def test_leaving_early_cancels(upstream: Endless, endless_server: RunningServer) -> None:

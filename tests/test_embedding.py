@@ -16,6 +16,7 @@ from semroute.v1 import router_pb2 as pb
 from semroute.v1 import router_pb2_grpc
 from semroute_service.ledger import Ledger
 from semroute_service.testing import running_server
+from sockets import serving
 from upstream import GENEROUS, nobody, outcome
 
 if TYPE_CHECKING:
@@ -63,14 +64,9 @@ async def vectoriser(*answers: Callable[[], web.StreamResponse]) -> AsyncIterato
     app = web.Application()
     app.router.add_post("/v1/embeddings", made.embed)
     app.router.add_get("/v1/models", _empty)
-    runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        made.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    async with serving(app) as address:
+        made.url = f"http://{address}/v1"
         yield made
-    finally:
-        await runner.cleanup()
 
 
 async def _empty(_: web.Request) -> web.StreamResponse:
@@ -95,7 +91,7 @@ def profile(*urls: str, row: Mapping[str, Any] | None = None, **rest: Any) -> di
 
 
 @contextlib.asynccontextmanager
-async def serving(made: Mapping[str, Any], **settings: Any) -> AsyncIterator[Any]:
+async def routed(made: Mapping[str, Any], **settings: Any) -> AsyncIterator[Any]:
     """The stub of a server with this profile."""
     async with (
         running_server(profile=made, **settings) as server,
@@ -106,7 +102,7 @@ async def serving(made: Mapping[str, Any], **settings: Any) -> AsyncIterator[Any
 
 async def test_the_rows_model_embeds() -> None:
     """Unit rows in the order of the texts, and who made them, for which tokens."""
-    async with vectoriser() as server, serving(profile(server.url)) as stub:
+    async with vectoriser() as server, routed(profile(server.url)) as stub:
         made = await stub.Embed(pb.EmbedRequest(texts=["a", "bb"]))
     assert [list(e.values) for e in made.embeddings] == [pytest.approx([0.6, 0.8])] * 2
     assert (made.model, made.backend, made.dimension) == ("first", "first", 2)
@@ -120,7 +116,7 @@ async def test_order_is_kept_over_several_requests() -> None:
     """More texts than one request holds come back in order, and their tokens are added up."""
     texts = ["x" * (i + 1) for i in range(70)]
     rows = {"data": [{"index": 0, "embedding": [1, 2]}]}
-    async with vectoriser() as server, serving(profile(server.url)) as stub:
+    async with vectoriser() as server, routed(profile(server.url)) as stub:
         made = await stub.Embed(pb.EmbedRequest(texts=texts))
         assert [len(body["input"]) for body in server.bodies] == [32, 32, 6]
         assert [text for body in server.bodies for text in body["input"]] == texts
@@ -132,7 +128,7 @@ async def test_order_is_kept_over_several_requests() -> None:
 async def test_without_such_a_row_the_routers_own_encoder_embeds() -> None:
     """A row whose models only chat is no row for vectors."""
     made = profile(row={"model": "chat"})
-    async with serving(made) as stub:
+    async with routed(made) as stub:
         answer = await stub.Embed(pb.EmbedRequest(texts=["a"]))
     assert (answer.backend, answer.dimension > 2) == ("", True)
     assert not answer.attempts
@@ -158,7 +154,7 @@ async def test_the_next_model_embeds_where_one_fails(how: str) -> None:
     async with (
         vectoriser(BAD[how]) as first,
         vectoriser() as second,
-        serving(profile(first.url, second.url)) as stub,
+        routed(profile(first.url, second.url)) as stub,
     ):
         made = await stub.Embed(pb.EmbedRequest(texts=["a", "bb"]))
     assert (made.model, len(made.embeddings)) == ("second", 2)
@@ -207,7 +203,7 @@ async def test_vectors_are_paid_for(tmp_path: Path) -> None:
     async with vectoriser() as server:
         made = profile(server.url)
         made["models"]["first"]["price"] = {"input": 2, "output": 0}
-        async with serving(made, home=tmp_path) as stub:
+        async with routed(made, home=tmp_path) as stub:
             answer = await stub.Embed(pb.EmbedRequest(texts=["four"]))
             assert answer.cost_nano_usd == 4 * 2_000
             ledger = Ledger(tmp_path / "ledger.sqlite3")

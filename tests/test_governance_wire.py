@@ -19,6 +19,7 @@ from semroute.v1 import router_pb2 as pb
 from semroute.v1 import router_pb2_grpc
 from semroute_service.backends import Availability
 from semroute_service.testing import running_server
+from sockets import listening
 from upstream import (
     GENEROUS,
     Behaviour,
@@ -54,22 +55,17 @@ class Cloud:
 
     async def count(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(65536):
-                self.received += len(data)
-        writer.close()
+        while data := await reader.read(65536):
+            self.received += len(data)
 
 
 @contextlib.asynccontextmanager
-async def listening() -> AsyncIterator[Cloud]:
+async def watched() -> AsyncIterator[Cloud]:
     """A cloud on loopback."""
     cloud = Cloud()
-    server = await asyncio.start_server(cloud.count, "127.0.0.1", 0)
-    cloud.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    try:
+    async with listening(cloud.count) as address:
+        cloud.url = f"http://{address}/v1"
         yield cloud
-    finally:
-        server.close()
 
 
 def failures(cloud: Cloud) -> dict[str, Behaviour]:
@@ -177,7 +173,7 @@ async def test_not_a_byte(way: str) -> None:
     """Whatever fails at home, and whatever is asked for, no cloud hears of it."""
     governance, caller = WAYS[way]
     async with (
-        listening() as cloud,
+        watched() as cloud,
         upstream() as local,
         running_server(arranged(local.url, cloud, **governance)) as server,
     ):
@@ -195,7 +191,7 @@ async def test_not_a_byte(way: str) -> None:
 async def test_the_clouds_do_count(named: str) -> None:
     """Where the cloud is allowed the same servers hear of it, so the silence is governance's."""
     async with (
-        listening() as cloud,
+        watched() as cloud,
         upstream(Status(500)) as local,
         running_server(arranged(local.url, cloud)) as server,
         RouterClient(server.address) as client,
@@ -211,7 +207,7 @@ async def test_the_clouds_do_count(named: str) -> None:
 async def test_a_closed_profile_asks_no_cloud_whether_it_is_there() -> None:
     """Optional backends are probed at the start, now and then, and before a profile is activated:
     not a cloud, where nothing may go to one."""
-    async with listening() as cloud, upstream(models=("first-id",)) as local:
+    async with watched() as cloud, upstream(models=("first-id",)) as local:
         closed = arranged(local.url, cloud, allow_cloud=False)
         for backend in closed["backends"].values():
             backend["optional"] = True
@@ -231,7 +227,7 @@ async def test_a_closed_profile_asks_no_cloud_whether_it_is_there() -> None:
 async def test_a_failing_encoder_sends_nobody_to_the_cloud(way: str) -> None:
     """Where the profile's encoder does not answer, what stands in for it is local."""
     governance, caller = WAYS[way]
-    async with listening() as cloud, upstream(Status(500)) as local:
+    async with watched() as cloud, upstream(Status(500)) as local:
         remote = arranged(local.url, cloud, **governance)
         remote["backends"]["vectors"] = {"provider": "vllm", "url": nobody()}
         remote["models"]["vectors"] = {"backend": "vectors", "id": "v", "kind": "embedding"}

@@ -27,6 +27,7 @@ from semroute_service.profile import load_profiles, load_providers
 from semroute_service.profile.addresses import address_of
 from semroute_service.query import Message, Options, Role, Sampling
 from semroute_service.testing import write_files
+from sockets import serving
 from upstream import GENEROUS
 
 if TYPE_CHECKING:
@@ -83,14 +84,9 @@ async def playing() -> AsyncIterator[Played]:
     played = Played()
     app = web.Application()
     app.router.add_post("/{path:.*}", played.answer)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        played.address = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with serving(app) as address:
+        played.address = f"http://{address}"
         yield played
-    finally:
-        await runner.cleanup()
 
 
 def contract_of(provider: str) -> dict[str, Any]:

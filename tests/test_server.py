@@ -22,6 +22,7 @@ from semroute_classifier.encoders import EncoderError
 from semroute_service.errors import NotReadyError
 from semroute_service.server import SERVICES
 from semroute_service.testing import UTTERANCES, running_server
+from sockets import serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -79,14 +80,9 @@ async def slow_upstream() -> AsyncIterator[SlowUpstream]:
     upstream = SlowUpstream("")
     app = web.Application()
     app.router.add_post("/v1/chat/completions", upstream.answer)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        upstream.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    async with serving(app) as address:
+        upstream.url = f"http://{address}/v1"
         yield upstream
-    finally:
-        await runner.cleanup()
 
 
 async def health_of(address: str, service: str = "") -> int:

@@ -18,6 +18,7 @@ from semroute_service.backends.openai_chat import OpenAIChatBackend
 from semroute_service.decision import ErrorClass
 from semroute_service.profile import Backend, Model, load_providers
 from semroute_service.query import Message, Options, Role, Sensitivity
+from sockets import listening
 from upstream import GENEROUS
 
 if TYPE_CHECKING:
@@ -59,8 +60,7 @@ class Talk:
                 await self._answer(reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
             self.left.set()
-        finally:
-            writer.transport.abort()
+            raise
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer, and notice meanwhile where the asker leaves; no other request comes before."""
@@ -82,13 +82,9 @@ async def _gone(reader: asyncio.StreamReader) -> None:
 @contextlib.asynccontextmanager
 async def talking(answer: Answer) -> AsyncIterator[Talk]:
     talk = Talk(answer)
-    server = await asyncio.start_server(talk.serve, "127.0.0.1", 0)
-    talk.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    try:
-        async with asyncio.timeout(GENEROUS):
-            yield talk
-    finally:
-        server.close()
+    async with listening(talk.serve) as address, asyncio.timeout(GENEROUS):
+        talk.url = f"http://{address}/v1"
+        yield talk
 
 
 @pytest.fixture

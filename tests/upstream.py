@@ -21,6 +21,7 @@ from aiohttp import web
 from semroute import Completion, RouterClient, RouterError
 from semroute.v1 import router_pb2 as pb
 from semroute_service.testing import running_server
+from sockets import serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -183,14 +184,9 @@ async def upstream(
     app.router.add_post("/v1/chat/completions", server.complete)
     app.router.add_post("/v1/messages", server.complete)
     app.router.add_get("/v1/models", server.list_models)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", port).start()
-        server.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    async with serving(app, port) as address:
+        server.url = f"http://{address}/v1"
         yield server
-    finally:
-        await runner.cleanup()
 
 
 def nobody() -> str:

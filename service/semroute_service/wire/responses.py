@@ -71,7 +71,9 @@ def write_decision(decision: Decision) -> pb.Decision:
 def write_event(event: Decision | CompletionEvent) -> pb.CompleteResponse:
     match event:
         case Delta():
-            return pb.CompleteResponse(delta=_delta(event))
+            response = pb.CompleteResponse()
+            _write_delta(event, response.delta)
+            return response
         case Decision():
             return pb.CompleteResponse(decision=write_decision(event))
         case Attempt():
@@ -208,14 +210,12 @@ def _objective(objective: Objective | None) -> str:
     return f"OBJECTIVE_{objective.name if objective else 'UNSPECIFIED'}"
 
 
-def _delta(delta: Delta) -> pb.Delta:
-    if not delta.tool_calls:
-        return pb.Delta(text=delta.text, reasoning=delta.reasoning)
-    calls = [
-        pb.ToolCallDelta(index=c.index, id=c.id, name=c.name, arguments=c.arguments)
-        for c in delta.tool_calls
-    ]
-    return pb.Delta(text=delta.text, reasoning=delta.reasoning, tool_calls=calls)
+def _write_delta(delta: Delta, into: pb.Delta) -> None:
+    """In place: there is one for every token, and a copy takes three times as long."""
+    into.text = delta.text
+    into.reasoning = delta.reasoning
+    for call in delta.tool_calls:
+        into.tool_calls.add(index=call.index, id=call.id, name=call.name, arguments=call.arguments)
 
 
 def _attempt(attempt: Attempt) -> pb.Attempt:
