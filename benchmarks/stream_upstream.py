@@ -146,14 +146,24 @@ class Connection(asyncio.Protocol):
             await self._may_write.wait()
 
     async def _paced(self, count: int, milliseconds: int) -> None:
-        """Streams that begin together do not tick together."""
+        """Streams that begin together do not tick together. Timers cost less than sleeping."""
+        loop, done = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
         period = milliseconds / 1000
-        start = time.monotonic() + random.random() * period * (count > 100)
-        self._transport.write(HEAD)
-        for i in range(count):
-            await asyncio.sleep(start + i * period - time.monotonic())
+        start = loop.time() + random.random() * period * (count > 100)
+
+        def tick(i: int) -> None:
+            if done.done():
+                return  # the caller has left
             self._transport.write(word(f"{i}:{time.monotonic_ns()} "))
             Stats.sent += 1
+            if i + 1 < count:
+                loop.call_at(start + (i + 1) * period, tick, i + 1)
+            else:
+                done.set_result(None)
+
+        self._transport.write(HEAD)
+        loop.call_at(start, tick, 0)
+        await done
         self._transport.write(ending(count))
 
 
