@@ -10,6 +10,11 @@ import grpc
 import pytest
 
 from semroute_service.backends.availability import LONG_SECONDS
+from semroute_service.decision import Delta
+from semroute_service.errors import StreamInterruptedError
+from semroute_service.query import Message, Query, Role
+from semroute_service.router import Ask
+from semroute_service.testing import running_server
 from upstream import (
     DONE,
     GENEROUS,
@@ -164,7 +169,11 @@ async def test_a_restart_is_announced_before_an_empty_answer_too() -> None:
     assert (told.answer.restarts, told.text, told.finish.model) == (1, "", "second")
 
 
-@pytest.mark.parametrize("last", [stream(*HALF), Status(500)], ids=["broken", "dead"])
+@pytest.mark.parametrize(
+    "last",
+    [stream(*HALF), Status(500), Status(400), Status(400, failure("content_filter"))],
+    ids=["broken", "dead", "malformed", "filtered"],
+)
 async def test_a_restart_that_fails_is_an_interruption(last: Behaviour) -> None:
     """Who holds a half that nobody could replace is told that it is not whole."""
     told = await tell(stream(*HALF), last, allow_restart=True)
@@ -293,6 +302,16 @@ async def test_a_long_retry_after_is_for_the_caller(asked: str, told: float) -> 
     assert error.retry_after == told
 
 
+@pytest.mark.parametrize("first", ["busy", "too long"])
+async def test_who_can_never_answer_is_not_waited_for(first: str) -> None:
+    """The wait is that of the candidate that may answer later, wherever it stands."""
+    busy = Status(429, headers={"retry-after": "60"})
+    long = Status(400, failure("too long", code="context_length_exceeded"))
+    told = await tell(*((busy, long) if first == "busy" else (long, busy)))
+    assert told.error
+    assert told.error.retry_after == pytest.approx(60, abs=5)
+
+
 async def test_an_unknown_model_is_not_to_be_asked_for_again_soon() -> None:
     """The caller hears how long it is left alone, unless another may be asked before."""
     alone, beside = await tell(Status(404)), await tell(Status(404), Status(503))
@@ -345,6 +364,58 @@ async def test_the_callers_deadline_bounds_all_attempts() -> None:
     assert told.error
     assert told.error.code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert [len(server.requests) for server in servers] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("clocks", "steps"),
+    [
+        ({"idle_tokens": 0.5}, (say("whole"), finish())),
+        ({"total": 0.5}, (say("whole"), finish())),
+        ({"first_token": 0.5}, (finish(),)),
+    ],
+    ids=["idle_tokens", "total", "first_token"],
+)
+async def test_no_clock_spoils_what_is_whole(
+    clocks: dict[str, float], steps: tuple[Step, ...]
+) -> None:
+    """After the word on how an answer ended only its usage is waited for, and not long."""
+    told = await tell(stream(*steps, Wait()), behavior={"timeout_seconds": 9, "clocks": clocks})
+    assert (told.finish.model, told.failures) == ("first", [])
+    assert told.finish.usage.estimated
+
+
+async def test_the_clock_of_the_whole_rings_for_a_slow_reader_too() -> None:
+    """Also where the upstream is always ahead, so that nothing is ever waited for."""
+    flood = stream(*[say("x" * 4000)] * 3000, finish(), DONE)
+    behavior = {"timeout_seconds": 9, "clocks": {"total": 0.5}}
+    async with upstream(flood) as server, running_server(profile(server, behavior=behavior)) as own:
+        router, query = await own.server.ready(), Query((Message(Role.USER, ("hello",)),))
+        read: list[Delta] = []
+
+        async def slowly() -> None:
+            async for event in router.complete(Ask(query)):
+                read.extend([event] if isinstance(event, Delta) else [])
+                await asyncio.sleep(0.1)
+
+        with pytest.raises(StreamInterruptedError):
+            await slowly()
+        assert 0 < len(read) < 100
+
+
+async def test_a_host_that_cannot_have_a_name_is_a_failure_like_any_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next candidate is asked."""
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "k")
+    cloud = {"first": {"provider": "deepseek"}}
+    governance = {"allow_cloud": True}
+    async with (
+        upstream(answer()) as second,
+        routed(profile("https://a..b/v1", second, backends=cloud, governance=governance)) as client,
+    ):
+        told = await ask(client)
+    assert told.failures == [("first", "PROVIDER_CONNECT")]
+    assert told.finish.model == "second"
 
 
 async def test_the_clock_is_of_silence_not_of_the_whole() -> None:

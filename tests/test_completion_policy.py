@@ -251,19 +251,21 @@ async def test_when_the_caller_leaves_the_attempt_is_settled(
 
 
 async def test_a_reservation_whose_caller_left_meanwhile_is_given_back(tmp_path: Path) -> None:
-    """Even a caller who leaves while the ledger is busy leaves nothing booked behind."""
+    """Even a caller who leaves while the ledger is busy leaves nothing booked behind, nor on its
+    session."""
     async with chain(answer(), models=priced("first"), home=tmp_path) as (client, (server,)):
         other = sqlite3.connect(tmp_path / "ledger.sqlite3", isolation_level=None)
         with contextlib.closing(other):
             other.execute("BEGIN IMMEDIATE")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ask(client), 0.5)
+                await asyncio.wait_for(ask(client, session_id="s"), 0.5)
             await asyncio.sleep(0.2)
             other.execute("ROLLBACK")
             entries = "SELECT settled FROM entries"
             async with asyncio.timeout(GENEROUS):
                 while other.execute(entries).fetchall() != [(0,)]:
                     await asyncio.sleep(0.02)
+        assert (await client.end_session("s")).cost_nano_usd == 0
     assert not server.requests
 
 

@@ -162,6 +162,27 @@ async def test_the_next_model_embeds_where_one_fails(how: str) -> None:
     assert outcome(made.attempts[0])[1].startswith("PROVIDER_")
 
 
+@pytest.mark.parametrize("reroute", [False, True])
+async def test_a_content_filter_is_no_malformed_request(reroute: bool) -> None:
+    """It is told as what it is, and the next model is asked where the profile says so."""
+    blocked = {"error": {"message": "INNER", "code": "content_filter"}}
+    async with (
+        vectoriser(lambda: web.json_response(blocked, status=400)) as first,
+        vectoriser() as second,
+        running_server(
+            profile=profile(first.url, second.url, behavior={"reroute_filtered": reroute})
+        ) as server,
+        RouterClient(server.address) as client,
+    ):
+        if reroute:
+            assert await client.embed(["a"])
+        else:
+            with pytest.raises(RouterError) as caught:
+                await client.embed(["a"])
+            assert caught.value.reason == "CONTENT_FILTERED"
+    assert len(second.bodies) == reroute
+
+
 async def test_a_caller_may_insist_on_a_model() -> None:
     """Then nobody else's vectors come, which could not be compared with older ones."""
     async with (

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from semroute.v1 import router_pb2 as pb
 from semroute_service.ledger import Ledger
 from upstream import (
+    DONE,
     GENEROUS,
+    USAGE,
     Behaviour,
     Status,
     Told,
@@ -18,16 +23,18 @@ from upstream import (
     answer,
     ask,
     chain,
+    failure,
     finish,
     outcome,
+    profile,
+    routed,
     say,
     stream,
+    upstream,
 )
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 HEDGED = {"hedge_after_seconds": 0.1, "timeout_seconds": 5}
 SLOW = stream(Wait(1.0), say("slow"), finish())
@@ -78,6 +85,30 @@ async def test_without_the_setting_nothing_is_hedged() -> None:
     assert not servers[1].requests
 
 
+async def test_who_won_is_told_where_the_answer_is_empty() -> None:
+    """The model and the usage are the winner's, though the other one ended later."""
+    told, _ = await outcomes(SLOW, stream(finish(), {"choices": [], "usage": USAGE}, DONE))
+    assert (told.text, told.finish.model) == ("", "second")
+    assert told.finish.usage.completion_tokens == USAGE["completion_tokens"]
+    assert not told.finish.usage.estimated
+
+
+@pytest.mark.parametrize(
+    ("refusal", "reason"),
+    [
+        (finish("content_filter"), "CONTENT_FILTERED"),
+        (failure("malformed", code=400), "UPSTREAM_INVALID_REQUEST"),
+    ],
+)
+async def test_a_refusal_is_not_hedged_around(refusal: dict[str, Any], reason: str) -> None:
+    """What would end an answer without a hedge ends it with one."""
+    told, asked = await outcomes(stream(Wait(0.3), refusal), SLOW)
+    assert told.error
+    assert told.error.reason == reason
+    assert told.failures[1] == ("second", "SEMROUTE_HEDGED")
+    assert asked == [1, 1]
+
+
 async def test_a_hedge_that_fails_leaves_the_first_alone() -> None:
     """The slow one goes on, and its answer stands."""
     told, _ = await outcomes(SLOW, Status(503))
@@ -117,6 +148,27 @@ async def test_governance_holds_for_a_hedge(monkeypatch: pytest.MonkeyPatch) -> 
     )
     assert told.text == "slow"
     assert asked == [1, 0]
+
+
+async def test_a_caller_who_leaves_beats_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """No attempt is on the record as let go for a faster one, where none was faster."""
+    caplog.set_level("INFO", "semroute.routing")
+    async with (
+        upstream(DEAD) as first,
+        upstream(DEAD) as second,
+        routed(profile(first, second, behavior=HEDGED), debug_routing=True) as client,
+    ):
+        asking = asyncio.create_task(ask(client))
+        async with asyncio.timeout(GENEROUS):
+            while not (first.requests and second.requests):
+                await asyncio.sleep(0.02)
+            asking.cancel()
+            while not caplog.records:
+                await asyncio.sleep(0.02)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asking
+    (record,) = [json.loads(r.getMessage()) for r in caplog.records if "semroute.routing" in r.name]
+    assert [a["error_class"] for a in record["attempts"]] == ["caller_cancelled"] * 2
 
 
 async def test_when_the_caller_leaves_both_are_left() -> None:

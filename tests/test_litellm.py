@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import logging
+import sys
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -15,7 +16,7 @@ import pytest
 from semroute import RouterClient
 from semroute.v1 import router_pb2 as pb
 from semroute_service.backends import BackendError, litellm
-from semroute_service.backends.base import ChatRequest
+from semroute_service.backends.base import ChatRequest, Clocks
 from semroute_service.backends.litellm import ERROR_CLASSES, LiteLLMBackend
 from semroute_service.profile import Backend, Model, Provider
 from semroute_service.query import Message, Options, Role, Sensitivity
@@ -41,6 +42,8 @@ from upstream import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from semroute_service.backends import Event
 
 INSTALLED = importlib.util.find_spec("litellm") is not None
@@ -93,6 +96,25 @@ async def test_without_the_extra_the_next_one_is_chosen() -> None:
     first, second = told.answer.decision.candidates
     assert (first.rule, second.rule) == ("no_credentials", "")
     assert "pip install 'semroute[litellm]'" in first.reason
+
+
+async def test_one_that_cannot_be_imported_is_a_failure_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps neither the server from serving nor the next candidate from answering."""
+    (tmp_path / "litellm.py").write_text("raise ImportError('INNER')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "litellm", raising=False)
+    told = await tell(answer())
+    assert told.text == "from the second"
+    assert told.failures == [("first", "PROVIDER_PROTOCOL")]
+
+
+@pytest.mark.parametrize("known", [{"headers": 5.0}, {"idle_bytes": 5.0}])
+def test_a_clock_that_is_left_out_is_not_the_other_one(known: dict[str, float]) -> None:
+    """LiteLLM has one for both, which is then no shorter than either."""
+    assert litellm._limits(Clocks(**known))["timeout"] > 60
+    assert litellm._limits(Clocks(headers=5.0, idle_bytes=7.0))["timeout"] == 7
 
 
 @installed

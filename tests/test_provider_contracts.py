@@ -165,7 +165,7 @@ async def make(pool: BackendPool, model: Model, contract: Mapping[str, Any]) -> 
             async for event in stream:
                 if isinstance(event, End):
                     made.end = event
-                else:
+                elif isinstance(event, Delta):
                     made.deltas.append(event)
     except BackendError as error:
         made.error = error

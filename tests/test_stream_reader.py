@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -122,6 +123,15 @@ def test_what_came_before_a_failure_is_not_lost() -> None:
     assert reader.failure is not None
     assert reader.failure.error_class is ErrorClass.PROVIDER_RATE_LIMIT
     assert reader.finish is None
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_what_follows_the_finish_is_no_part_of_the_answer(together: bool) -> None:
+    """However the network cuts it."""
+    chunks = [*map(event, (say("a"), {"choices": [{"finish_reason": "stop"}]}, say("late")))]
+    deltas, reader = read(b"".join(chunks)) if together else read(*chunks)
+    assert deltas == [Delta("a")]
+    assert reader.finish is FinishReason.STOP
 
 
 def test_an_error_after_the_finish_spoils_nothing() -> None:

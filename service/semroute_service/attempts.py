@@ -61,6 +61,8 @@ class Run:
     end: End | None = None
     error: BackendError | None = None
     reservation: Reservation | None = None
+    admitted: bool = False
+    """False where the backend cannot have been asked yet."""
     committed: int = 0
     """What it may cost, in nano-USD, while it is not known what it did cost."""
     beaten: bool = False
@@ -141,6 +143,10 @@ class Attempts:
 
         Raises ``BackendError`` of the class POLICY_DENIED.
         """
+        await self._admit(run)
+        run.admitted = True
+
+    async def _admit(self, run: Run) -> None:
         ruling = await self.screening.again(run.candidate, self.case)
         if ruling.rule == governance.monthly_limit.__name__:
             self.budget_error = self.ledger.exceeded(self.case.profile.name)
@@ -213,7 +219,7 @@ class Attempts:
         """What the backend reported, or an estimate; nothing where nothing can have been used."""
         if run.end and run.end.usage:
             return run.end.usage
-        if not run.began and error_class in _UNBILLED:
+        if not run.admitted or (not run.began and error_class in _UNBILLED):
             return Usage()
         return Usage(self.case.prompt_tokens, math.ceil(run.received_bytes / 3), estimated=True)
 

@@ -17,16 +17,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from semroute_service import governance
 from semroute_service.attempts import Attempts, Run
-from semroute_service.backends import BackendError, ChatRequest, Clocks, End
+from semroute_service.backends import BackendError, ChatRequest, Clocks, End, Whole
 from semroute_service.clock import Clock
 from semroute_service.decision import Attempt, Delta, ErrorClass, Finish, Restart
-from semroute_service.errors import (
-    ContentFilteredError,
-    SemrouteError,
-    StreamInterruptedError,
-    UpstreamRequestError,
-)
-from semroute_service.exhausted import exhausted
+from semroute_service.errors import StreamInterruptedError
+from semroute_service.exhausted import exhausted, is_final, refused
 from semroute_service.query import Parameter
 from semroute_service.schedule import HURRIED_SECONDS, Schedule, Slot
 
@@ -107,8 +102,8 @@ class Completion:
             assert run.error is not None
             if run.began and not self.options.allow_restart:
                 raise self._interrupted(run.candidate)
-            if self._is_final(run.error):
-                raise self._final(run)
+            if is_final(run.error, self.profile.behavior):
+                raise self._interrupted(broken) if broken else refused(run, self.attempts.made)
             self._schedule.failed(answer.slot, run.error)
             if run.began:
                 broken = run.candidate
@@ -130,7 +125,9 @@ class Completion:
             async with contextlib.aclosing(self.backends.stream(request)) as events:
                 while run.end is None:
                     event = await self._next(events, run, clock, share)
-                    if isinstance(event, End):
+                    if isinstance(event, Whole):
+                        run.finish(await self._end(events))
+                    elif isinstance(event, End):
                         run.finish(event)
                     elif event:
                         run.take(event)
@@ -144,29 +141,35 @@ class Completion:
             await answer.start()
             return answer
         racing = {asyncio.create_task(answer.start()): answer}
-        try:
-            done, _ = await asyncio.wait(racing, timeout=hedge_after)
-            if not done and (found := self._schedule.beside(answer.slot)):
-                other = self._answer(*found)
-                racing[asyncio.create_task(other.start())] = other
-            return await self._winner(racing)
-        finally:
-            await self._let_go(racing)
+        async with contextlib.AsyncExitStack() as unless_it_goes_on:
+            try:
+                done, _ = await asyncio.wait(racing, timeout=hedge_after)
+                if not done and (found := self._schedule.beside(answer.slot)):
+                    other = self._answer(*found)
+                    racing[asyncio.create_task(other.start())] = other
+                winner = await self._winner(racing)
+                unless_it_goes_on.push_async_callback(winner.deltas.aclose)
+            finally:
+                await self._let_go(racing)
+            unless_it_goes_on.pop_all()
+        return winner
 
     async def _winner(self, racing: dict[asyncio.Task[None], _Answer]) -> _Answer:
-        """The first of ``racing`` to begin, or the last to fail; taken out of it."""
+        """The first of ``racing`` to begin, to fail for good, or the last to fail; taken out."""
         while True:
             done, _ = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 answer = racing.pop(task)
                 task.result()
-                if answer.run.error is None or not racing:
+                error = answer.run.error
+                if error is None or not racing or is_final(error, self.profile.behavior):
+                    for other in racing.values():
+                        other.run.beaten = True
                     return answer
-                self._schedule.failed(answer.slot, answer.run.error)
+                self._schedule.failed(answer.slot, error)
 
     async def _let_go(self, racing: dict[asyncio.Task[None], _Answer]) -> None:
         for task, answer in racing.items():
-            answer.run.beaten = True
             self._schedule.give_up(answer.slot)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -178,6 +181,8 @@ class Completion:
         """The next event, while the clocks allow."""
         limit = self._limit(run, share)
         try:
+            if limit <= 0:  # what is there already would be had without any wait
+                raise TimeoutError
             return await clock.wait(anext(events), limit)
         except TimeoutError:
             first = self.profile.behavior.first_token
@@ -186,6 +191,12 @@ class Completion:
             raise BackendError(ErrorClass.PROVIDER_TIMEOUT, f"silent for {limit:.3g} s") from None
         except StopAsyncIteration:
             raise BackendError(ErrorClass.PROVIDER_INTERRUPTED, "no end") from None
+
+    async def _end(self, events: AsyncGenerator[Event, None]) -> End:
+        """The end of an answer that is whole already, which no clock can spoil any more."""
+        end = await anext(events)
+        assert isinstance(end, End)
+        return end
 
     def _limit(self, run: Run, share: float | None) -> float:
         """Seconds that the next event may take."""
@@ -231,32 +242,16 @@ class Completion:
         self._told += len(new)
         return [attempt for attempt in new if attempt.error_class]
 
-    def _is_final(self, error: BackendError) -> bool:
-        """True where another candidate must not, or could not, do better."""
-        filtered = error.error_class is ErrorClass.POLICY_CONTENT_FILTER
-        if filtered and self.profile.behavior.reroute_filtered:
-            return False
-        return error.error_class.is_final
-
     def _finish(self, end: End) -> Finish:
         made = self.attempts.made
-        last = made[-1]
-        return Finish(end.reason, last.model, last.usage, self.attempts.cost, tuple(made))
+        ours = next(attempt for attempt in made if attempt.error_class is None)
+        return Finish(end.reason, ours.model, ours.usage, self.attempts.cost, tuple(made))
 
     def _interrupted(self, candidate: Candidate) -> StreamInterruptedError:
         return StreamInterruptedError(
             f"the answer of {candidate.model.name} broke off; what has come is not whole",
             self.attempts.made,
         )
-
-    def _final(self, run: Run) -> SemrouteError:
-        assert run.error
-        if run.error.error_class is ErrorClass.POLICY_CONTENT_FILTER:
-            return ContentFilteredError(
-                f"the content filter of {run.model.name} refused", self.attempts.made
-            )
-        what = f"{run.model.name} refused the request as malformed"
-        return UpstreamRequestError(what, self.attempts.made)
 
 
 def _clocks(behavior: Behavior) -> Clocks:

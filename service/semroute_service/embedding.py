@@ -18,9 +18,8 @@ from semroute_service.backends import BackendError, Clocks, Embedded, End
 from semroute_service.decision import ErrorClass, FinishReason, Usage, in_turn
 from semroute_service.errors import (
     UnknownModelError,
-    UpstreamRequestError,
 )
-from semroute_service.exhausted import exhausted
+from semroute_service.exhausted import exhausted, is_final, refused
 from semroute_service.query import Caller, Capability
 from semroute_service.schedule import HURRIED_SECONDS, Schedule
 from semroute_service.screening import Screening
@@ -137,9 +136,8 @@ class _Embedding:
             if made:
                 return self._answered(run, made.vectors)
             assert run.error
-            if run.error.error_class.is_final:
-                what = f"{run.model.name} refused the request as malformed"
-                raise UpstreamRequestError(what, self.attempts.made)
+            if is_final(run.error, self.attempts.case.profile.behavior):
+                raise refused(run, self.attempts.made)
             self._schedule.failed(slot, run.error)
         raise exhausted(self.attempts, self._schedule)
 

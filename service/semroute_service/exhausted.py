@@ -11,11 +11,33 @@ from semroute_service.errors import (
     CredentialsError,
     SemrouteError,
     UnavailableError,
+    UpstreamRequestError,
 )
 
 if TYPE_CHECKING:
-    from semroute_service.attempts import Attempts
+    from collections.abc import Sequence
+
+    from semroute_service.attempts import Attempts, Run
+    from semroute_service.backends import BackendError
+    from semroute_service.decision import Attempt
+    from semroute_service.profile import Behavior
     from semroute_service.schedule import Schedule
+
+
+def is_final(error: BackendError, behavior: Behavior) -> bool:
+    """True where another candidate must not, or could not, do better."""
+    filtered = error.error_class is ErrorClass.POLICY_CONTENT_FILTER
+    if filtered and behavior.reroute_filtered:
+        return False
+    return error.error_class.is_final
+
+
+def refused(run: Run, made: Sequence[Attempt]) -> SemrouteError:
+    """The error that a final one of an attempt is to the caller."""
+    assert run.error
+    if run.error.error_class is ErrorClass.POLICY_CONTENT_FILTER:
+        return ContentFilteredError(f"the content filter of {run.model.name} refused", made)
+    return UpstreamRequestError(f"{run.model.name} refused the request as malformed", made)
 
 
 def exhausted(attempts: Attempts, schedule: Schedule) -> SemrouteError:

@@ -42,6 +42,8 @@ class Slot:
     not_before: float = 0.0
     asked: float = 0.0
     """Seconds that its last failure asked to wait."""
+    is_vain: bool = False
+    """True where it could never answer this request."""
 
     def wait(self, availability: Availability) -> float:
         """Seconds until it may be asked, as far as anybody asked to wait."""
@@ -92,7 +94,7 @@ class Schedule:
     def failed(self, slot: Slot, error: BackendError) -> None:
         """Take note of how ``slot`` ended: may it help to ask again, or to ask others?"""
         self._again = None
-        slot.asked = _asked(error)
+        slot.asked, slot.is_vain = _asked(error), not error.error_class.is_providers
         if error.error_class is ErrorClass.CALLER_CONTEXT_LENGTH:
             self._drop_shorter(slot)
         if not error.error_class.is_retryable or not slot.tries_left:
@@ -110,19 +112,21 @@ class Schedule:
     @property
     def ready_in(self) -> float:
         """Seconds that a caller had better wait before it asks again: until the first candidate
-        may be asked, as far as is known."""
+        that can answer this one may be asked, as far as is known."""
         waits = [
             max(self.availability.ready_in(slot.candidate.model), slot.asked)
             for slot in self._slots
+            if not slot.is_vain
         ]
         return min(waits, default=0.0) or _RETRY_AFTER_SECONDS
 
     def share(self) -> float | None:
         """Seconds that an attempt that begins now may take to its first token, so that something
-        is left of the deadline for those behind it; None without a deadline."""
-        if self.deadline is None:
-            return None
+        is left of the deadline for those behind it. None where there is no deadline, and for the
+        last one: its time ends with the caller's patience, which is nobody's failure."""
         behind = sum(1 for slot in self._slots if not slot.tried and slot.tries_left)
+        if self.deadline is None or not behind:
+            return None
         return max(self._time_left() / (behind + 1), 0.001)
 
     def _pick(self) -> Slot | None:
@@ -150,7 +154,7 @@ class Schedule:
         for other in self._slots:
             window = other.candidate.model.context
             if too_short is not None and window is not None and window <= too_short:
-                other.tries_left = 0
+                other.tries_left, other.is_vain = 0, True
 
 
 def _asked(error: BackendError) -> float:

@@ -9,6 +9,7 @@ from semroute_service.backends.base import (
     Embedded,
     End,
     Event,
+    Whole,
 )
 from semroute_service.backends.pool import BackendPool
 
@@ -22,4 +23,5 @@ __all__ = [
     "Embedded",
     "End",
     "Event",
+    "Whole",
 ]

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _MAX_ERROR_BYTES = 64 * 1024
 MAX_LIST_BYTES = 4 * 1024 * 1024
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
-FOREIGN = (aiohttp.ClientError, OSError)
-"""What the client raises, the clocks included."""
+FOREIGN = (aiohttp.ClientError, OSError, UnicodeError)
+"""What the client raises, the clocks included; the last for a host that cannot have a name."""
 _ERROR_BODY_SECONDS = 2.0
 """How long to wait for what an error says, after its status."""
 
@@ -117,6 +117,8 @@ def translated(error: Exception, *, answered: bool) -> Exception:
     name = type(error).__name__
     if isinstance(error, aiohttp.ClientConnectorError):
         return BackendError(ErrorClass.PROVIDER_CONNECT, f"{name}: {error.strerror}")
+    if isinstance(error, UnicodeError):
+        return BackendError(ErrorClass.PROVIDER_CONNECT, "the host's name cannot be encoded")
     if isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError | OSError):
         broken = ErrorClass.PROVIDER_INTERRUPTED if answered else ErrorClass.PROVIDER_CONNECT
         return BackendError(broken, name)

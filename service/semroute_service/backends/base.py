@@ -56,6 +56,11 @@ class ChatRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Whole:
+    """No delta follows. What the answer used may; the backend waits for that, but not long."""
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """The backend said how its answer ended; ``usage`` is None where it reported none."""
 
@@ -71,14 +76,15 @@ class Embedded:
     usage: Usage | None = None
 
 
-Event: TypeAlias = Delta | End
+Event: TypeAlias = Delta | Whole | End
 
 
 class ChatBackend(Protocol):
     """Streams an answer."""
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
-        """Deltas, then exactly one ``End``; raises ``BackendError`` where there is no such end.
+        """Deltas, perhaps ``Whole``, then exactly one ``End``; raises ``BackendError`` where there
+        is no such end.
 
         Closing the generator closes the upstream request.
         """

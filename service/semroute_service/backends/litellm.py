@@ -126,6 +126,9 @@ def _load() -> Any:
         library = importlib.import_module("litellm")
     except ModuleNotFoundError as error:
         raise BackendError(ErrorClass.PROVIDER_PROTOCOL, _MISSING) from error
+    except Exception as error:  # it imports much, and any of it may not fit
+        what = f"LiteLLM cannot be imported: {type(error).__name__}"
+        raise BackendError(ErrorClass.PROVIDER_PROTOCOL, what) from error
     for name, value in _SETTINGS.items():
         setattr(library, name, value)
     for name in _CALLBACKS:
@@ -146,9 +149,9 @@ def _address(backend: Backend) -> dict[str, Any]:
 
 def _limits(clocks: Clocks) -> dict[str, Any]:
     """One try, within the clocks; LiteLLM knows one for the connection, the headers and bytes."""
-    known = [seconds for seconds in (clocks.headers, clocks.idle_bytes) if seconds]
+    both = (clocks.headers or _LONGEST_SECONDS, clocks.idle_bytes or _LONGEST_SECONDS)
     return {
-        "timeout": max(known, default=_LONGEST_SECONDS),
+        "timeout": max(both),
         "stream_options": {"include_usage": True},
         "num_retries": 0,
         "fallbacks": None,

@@ -110,7 +110,7 @@ class StreamReader:
         if choices:
             choice = choices[0]
             delta = choice.get("delta")
-            if delta:
+            if delta and self.finish is None:  # what follows an answer's end is no part of it
                 self._take_delta(delta)
             word = choice.get("finish_reason")
             if word:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
-from semroute_service.backends.base import BackendError, End
+from semroute_service.backends.base import BackendError, End, Whole
 from semroute_service.decision import ErrorClass
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ class HttpChatBackend:
                 what = "the stream ended without saying how the answer did"
                 raise reader.failure or BackendError(ErrorClass.PROVIDER_INTERRUPTED, what)
             if not reader.is_over:
+                yield Whole()
                 await _drain(chunks, reader)
         yield End(reader.finish, reader.usage)
 
