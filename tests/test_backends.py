@@ -14,6 +14,7 @@ from semroute.v1 import router_pb2 as pb
 from semroute_classifier.documents import ConfigError
 from semroute_service.profile import load_profiles
 from semroute_service.testing import write_files
+from talkers import http, talkers
 from upstream import (
     GENEROUS,
     Behaviour,
@@ -237,13 +238,16 @@ async def test_the_key_is_sent_and_never_told(
 async def test_a_key_that_no_header_can_carry(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A key with a line break inside or letters beyond ASCII is a credentials failure, untold."""
+    """A key with a line break inside or letters beyond ASCII is a credentials failure, untold; the
+    log names its variable."""
+    caplog.set_level(logging.INFO)
     async with upstream() as server, routed(profile(server)) as client:
         for key in ("sk-se\ncret", "sk-sécret"):
             monkeypatch.setenv("VLLM_API_KEY", key)
             told = await ask(client)
             assert told.failures == [("first", "PROVIDER_CREDENTIALS")]
             assert key not in told.everything + caplog.text
+    assert "VLLM_API_KEY holds a character that no header can carry" in caplog.text
     assert not server.requests
 
 
@@ -397,3 +401,26 @@ async def test_an_optional_backend_that_went_away_is_not_called() -> None:
         first.models = ()
         while (await ask(client)).finish.model == "first":
             await asyncio.sleep(0.05)
+
+
+async def test_blanks_are_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model whose key is blank is denied like one whose key is not set."""
+    monkeypatch.setenv("DEEPSEEK_API_KEY", " \n")
+    cloud, governance = {"first": {"provider": "deepseek"}}, {"allow_cloud": True}
+    async with (
+        upstream(answer()) as server,
+        routed(profile(server, backends=cloud, governance=governance)) as client,
+    ):
+        told = await ask(client)
+    assert told.error
+    assert [v.rule for v in told.error.violations] == ["no_credentials"]
+
+
+async def test_a_server_that_is_no_model_server_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """At the start, with the address that was asked."""
+    async with (
+        talkers({"it": {"/v1/models": http(200, "<html>hello</html>")}}) as up,
+        routed(profile(up["it"].url)),
+    ):
+        pass
+    assert f"not with a list of models at {up['it'].url}/models" in caplog.text

@@ -333,7 +333,7 @@ async def test_no_server_is_told_at_once(place: Place, batch: Any) -> None:
     place.write('"one"')
     address = nobody()[len("http://") : -len("/v1")]
     ended = await batch("--server", address)
-    assert ended.status == 1
+    assert ended.status == 2
     assert f"no server answers at {address}; start one: semroute serve" in ended.err
     assert [path.name for path in place.folder.iterdir()] == ["in.jsonl"]
 

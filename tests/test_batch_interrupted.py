@@ -196,7 +196,7 @@ async def test_a_server_that_cannot_serve_is_told(
     async with desk() as upstream, running_server(encoder=missing, wait=False) as server:
         place = Place(tmp_path, server, upstream)
         place.write('"one"')
-        assert await asyncio.to_thread(main, place.command()) == 1
+        assert await asyncio.to_thread(main, place.command()) == 2
     assert "is not a folder" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 

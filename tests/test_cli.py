@@ -136,6 +136,14 @@ async def test_complete_for_programs(semroute: Command) -> None:
     assert finish["finish"]["reason"] == "FINISH_REASON_STOP"
 
 
+async def test_attempts_that_failed_are_told(semroute: Command) -> None:
+    """--explain shows them where there is no answer, too."""
+    ended = await semroute("complete", QUERY, "--profile", "dead", "--explain")
+    assert (ended.status, ended.out) == (1, "")
+    assert "attempts" in ended.err.splitlines()
+    assert "provider_connect" in ended.err.partition("\nattempts\n")[2]
+
+
 async def test_a_denial_lists_every_candidate(semroute: Command) -> None:
     """Where nothing may answer, each candidate is named with its reason and its rule."""
     for command in ("decide", "complete"):

@@ -366,6 +366,32 @@ async def test_the_callers_deadline_bounds_all_attempts() -> None:
     assert [len(server.requests) for server in servers] == [1, 1]
 
 
+async def test_a_longer_clock_of_the_first_token_is_enough() -> None:
+    """Nothing else ends an answer whose first token may take its time."""
+    late = stream(Wait(0.8), say("late"), finish())
+    behavior = {"timeout_seconds": 0.3, "clocks": {"first_token": 5}}
+    assert (await tell(late, behavior=behavior)).text == "late"
+
+
+async def test_who_was_not_asked_is_named() -> None:
+    """Whom a rate limit or a refused key keeps from being asked, without a word to any upstream."""
+    busy = Status(429, headers={"retry-after": "60"})
+    async with chain(busy) as (client, (server,)):
+        first, again = await ask(client), await ask(client)
+        assert len(server.requests) == 1
+    assert first.error
+    assert again.error
+    assert "first: provider_rate_limit" in first.error.message
+    assert "first: not asked, asked to be left alone for a while" in again.error.message
+    async with chain(Status(401)) as (client, (server,)):
+        await ask(client)
+        again = await ask(client)
+        assert len(server.requests) == 1
+    assert again.error
+    assert again.error.reason == "UPSTREAM_CREDENTIALS"
+    assert "first: not asked, vllm refused the key" in again.error.message
+
+
 @pytest.mark.parametrize(
     ("clocks", "steps"),
     [

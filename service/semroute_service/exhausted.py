@@ -46,16 +46,17 @@ def exhausted(attempts: Attempts, schedule: Schedule) -> SemrouteError:
     availability = schedule.availability
     classes = {attempt.error_class for attempt in made}
     classes |= {availability.blame(candidate.model) for candidate in unasked}
-    if classes == {ErrorClass.CALLER_CONTEXT_LENGTH}:
-        return ContextLengthError("the conversation is too long for every candidate", made)
-    if classes == {ErrorClass.PROVIDER_CREDENTIALS}:
-        return CredentialsError("every upstream refused the server's own credentials", made)
-    if classes == {ErrorClass.POLICY_CONTENT_FILTER}:
-        return ContentFilteredError("the content filter of every candidate refused", made)
-    if classes == {ErrorClass.POLICY_DENIED} and attempts.budget_error:
-        return attempts.budget_error
     told = [
         f"{attempt.model.name}: {attempt.error_class}" for attempt in made if attempt.error_class
     ]
     told += [f"{c.model.name}: not asked, {availability.why_not(c.model)}" for c in unasked]
+    if classes == {ErrorClass.CALLER_CONTEXT_LENGTH}:
+        return ContextLengthError("the conversation is too long for every candidate", made)
+    if classes == {ErrorClass.PROVIDER_CREDENTIALS}:
+        what = f"every upstream refused the server's own credentials ({', '.join(told)})"
+        return CredentialsError(what, made)
+    if classes == {ErrorClass.POLICY_CONTENT_FILTER}:
+        return ContentFilteredError("the content filter of every candidate refused", made)
+    if classes == {ErrorClass.POLICY_DENIED} and attempts.budget_error:
+        return attempts.budget_error
     return UnavailableError(f"no backend could answer ({', '.join(told)})", made, schedule.ready_in)

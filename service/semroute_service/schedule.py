@@ -76,6 +76,7 @@ class Schedule:
         while slot := self._pick():
             wait = slot.wait(self.availability)
             if wait > self._time_left():
+                self.unasked += [s.candidate for s in self._slots if s.tries_left and not s.tried]
                 return None
             if wait:
                 await asyncio.sleep(wait)

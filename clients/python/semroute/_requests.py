@@ -16,7 +16,8 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 QueryLike: TypeAlias = str | Sequence[pb.Message] | pb.Query
 """A user's text, a conversation (oldest message first), or a whole Query."""
 
-# A call that no server took is tried again; an answer that has begun never is.
+# A call that costs nothing is tried again; one that may have been paid for, or an answer that has
+# begun, never is.
 _RETRY = {
     "maxAttempts": 4,
     "initialBackoff": "0.1s",
@@ -30,7 +31,6 @@ _SERVICE_CONFIG = {
             "name": [
                 {"service": "semroute.v1.RouterService", "method": "Decide"},
                 {"service": "semroute.v1.RouterService", "method": "BatchDecide"},
-                {"service": "semroute.v1.RouterService", "method": "Embed"},
                 {"service": "semroute.v1.ProfileService"},
             ],
             "retryPolicy": _RETRY,

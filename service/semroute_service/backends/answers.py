@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import weakref
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -56,6 +57,15 @@ class Bytes:
             raise BackendError(ErrorClass.PROVIDER_TIMEOUT, what) from None
 
 
+_heard: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+"""Of connections, those whose end nobody needs to log: the reader is told, if there is one."""
+
+
+def _hear(closed: asyncio.Future[None]) -> None:
+    if not closed.cancelled():
+        closed.exception()
+
+
 @contextlib.contextmanager
 def woken(response: aiohttp.ClientResponse) -> Iterator[None]:
     """The client leaves a reader waiting whose connection it closed because of what came on it."""
@@ -63,12 +73,14 @@ def woken(response: aiohttp.ClientResponse) -> Iterator[None]:
     protocol = response.connection.protocol if response.connection else None
     closed = None if protocol is None else protocol.closed
 
-    def wake(done: asyncio.Future[None]) -> None:
-        done.exception()  # it is told to the reader already
+    def wake(_: asyncio.Future[None]) -> None:
         if not content.is_eof() and content.exception() is None:
             content.set_exception(aiohttp.ClientPayloadError())
 
     if closed:
+        if closed not in _heard:
+            _heard.add(closed)
+            closed.add_done_callback(_hear)
         closed.add_done_callback(wake)
     try:
         yield

@@ -236,13 +236,15 @@ def _headers(backend: Backend) -> dict[str, str]:
         **provider.headers,
     }
     secrets = {h: os.environ.get(variable, "") for h, variable in provider.secret_headers.items()}
-    key = provider.key().strip()
+    key = provider.key()
     if key:
         secrets[provider.key_header] = provider.key_prefix + key
     for header, secret in secrets.items():
         value = secret.strip()
         if not (value.isascii() and value.isprintable()):
-            raise BackendError(ErrorClass.PROVIDER_CREDENTIALS, f"{header} cannot carry its value")
+            variable = provider.secret_headers.get(header) or " or ".join(provider.key_env)
+            what = f"{variable} holds a character that no header can carry"
+            raise BackendError(ErrorClass.PROVIDER_CREDENTIALS, what)
         if value:
             headers[header] = value
     return headers

@@ -105,7 +105,13 @@ class BackendPool:
         self.availability.checked(backend, answer)
         if before and before.answer.well is answer.well:
             return
-        if answer.well:
+        if answer.well and answer.problem:
+            _log.warning(
+                "backend %s answers, but not with a list of models at %s/models: is its url right?",
+                backend.name,
+                backend.url,
+            )
+        elif answer.well:
             _log.info("backend %s answers, and lists %d models", backend.name, len(answer.models))
         else:
             # One that may be absent, and never was there, is nothing to be warned of.

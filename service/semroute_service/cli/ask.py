@@ -15,6 +15,7 @@ from semroute_service.cli.batch_decide import decide_batch
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
     from typing import Any
 
 
@@ -50,13 +51,15 @@ def complete(options: argparse.Namespace) -> int:
 
 def _stream(request: pb.CompleteRequest, options: argparse.Namespace) -> int:
     """Print an answer as it comes; what is said of it goes to standard error."""
-    said = False
+    said, failures = False, list[pb.Attempt]()
     try:
         with (
             SyncRouterClient(options.server) as client,
             client.complete(**items.arguments(request), timeout=options.timeout) as answer,
         ):
             for event in answer.events():
+                if event.HasField("attempt"):
+                    failures.append(event.attempt)
                 if options.json:
                     output.print_json(output.as_dict(event))
                 elif event.HasField("decision") and options.explain:
@@ -68,6 +71,8 @@ def _stream(request: pb.CompleteRequest, options: argparse.Namespace) -> int:
     except RouterError as error:
         if said:
             print()
+        if options.explain and failures and not options.json:
+            _print_attempts(failures)
         return output.failed(error, options)
     finish = answer.finish
     assert finish
@@ -81,20 +86,21 @@ def _stream(request: pb.CompleteRequest, options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         if options.explain:
-            with contextlib.redirect_stdout(sys.stderr):
-                _print_attempts(finish)
+            _print_attempts(finish.attempts)
     return 0
 
 
-def _print_attempts(finish: pb.Finish) -> None:
+def _print_attempts(attempts: Iterable[pb.Attempt]) -> None:
+    """To standard error, as nothing of it is the answer."""
     rows = []
-    for attempt in finish.attempts:
+    for attempt in attempts:
         failure = pb.ErrorClass.Name(attempt.error_class).removeprefix("ERROR_CLASS_").lower()
         outcome = failure if attempt.error_class else "answered"
         milliseconds = attempt.duration.ToMicroseconds() / 1000
         rows.append([attempt.model, attempt.backend, f"{milliseconds:.1f}", outcome])
-    print("\nattempts")
-    output.print_table(["model", "backend", "ms", "outcome"], rows)
+    with contextlib.redirect_stdout(sys.stderr):
+        print("\nattempts")
+        output.print_table(["model", "backend", "ms", "outcome"], rows)
 
 
 def _wrong(options: argparse.Namespace) -> str:

@@ -46,7 +46,8 @@ def _begin(options: argparse.Namespace, source: BinaryIO) -> int:
     except JournalError as error:
         return output.fail(str(error), status=2)
     except RouterError as error:
-        return output.failed(error, options)
+        output.failed(error, options)
+        return 2
     except OSError as error:
         return output.fail(f"{options.out}: {error.strerror}")
 

@@ -21,10 +21,10 @@ def fault_server(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT, or list the faults."""
     if options.list:
         return _list(options)
-    host, _, port = options.listen.rpartition(":")
-    host = host.strip("[]")
-    if not host or not port.isdecimal() or int(port) > 65_535:
+    listening = output.listening(options.listen)
+    if listening is None:
         return output.fail("--listen wants HOST:PORT, such as 127.0.0.1:9000", status=2)
+    host, port = listening
     if not (options.open_to_network or _is_loopback(host)):
         return output.fail(
             f"others could reach {host}; say --open-to-network if that is wanted", status=2
@@ -34,7 +34,7 @@ def fault_server(options: argparse.Namespace) -> int:
             log = None
             if options.log:
                 log = stack.enter_context(Path(options.log).open("a", encoding="utf-8"))
-            return asyncio.run(_serve(options, host, int(port), log))
+            return asyncio.run(_serve(options, host, port, log))
     except faults.UnknownFaultError as error:
         return output.fail(str(error), status=2)
     except OSError as error:

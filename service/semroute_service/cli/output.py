@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 import textwrap
@@ -27,6 +28,15 @@ def fail(message: str, status: int = 1) -> int:
     return status
 
 
+def listening(address: str) -> tuple[str, int] | None:
+    """``HOST:PORT`` as both; None where it is not so."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    if not host or not (port.isascii() and port.isdecimal()) or int(port) > 65_535:
+        return None
+    return host, int(port)
+
+
 def describe(error: RouterError) -> str:
     """A failed call for people, one line for each violation."""
     lines = [f"{error.reason or error.code.name}: {error.message}"]
@@ -36,7 +46,7 @@ def describe(error: RouterError) -> str:
             for v in error.violations
         ]
     if error.retry_after is not None:
-        lines.append(f"  try again in {error.retry_after:g} s")
+        lines.append(f"  try again in {math.ceil(error.retry_after)} s")
     return "\n".join(lines)
 
 

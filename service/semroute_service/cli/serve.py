@@ -39,6 +39,8 @@ def serve(options: argparse.Namespace) -> int:
         debug_routing, strict = is_on(options, "debug_routing"), is_on(options, "strict")
     except ValueError as error:
         return output.fail(str(error), status=2)
+    if output.listening(options.listen) is None:
+        return output.fail("--listen wants HOST:PORT, such as 127.0.0.1:50051", status=2)
     if not options.session_idle > 0:
         return output.fail("the idle time of a session must be over 0 seconds", status=2)
     logging.basicConfig(

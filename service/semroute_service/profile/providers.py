@@ -158,7 +158,8 @@ class Provider(_Entry):
 
     def key(self, environment: Mapping[str, str] = os.environ) -> str:
         """The key, read when it is used; empty where none is set."""
-        return next((environment[name] for name in self.key_env if environment.get(name)), "")
+        keys = (environment.get(name, "").strip() for name in self.key_env)
+        return next(filter(None, keys), "")
 
     def has_credentials(self, environment: Mapping[str, str] = os.environ) -> bool:
         """Whether a call could be made at all."""

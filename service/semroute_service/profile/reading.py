@@ -356,16 +356,17 @@ def _sensitivity(word: SensitivityWord | None) -> Sensitivity | None:
 
 
 def _behavior(spec: BehaviorSpec) -> Behavior:
-    """A clock that is not set follows ``timeout_seconds``."""
+    """A clock that is not set follows ``timeout_seconds``, or those of tokens."""
     clocks, usual = spec.clocks, spec.timeout_seconds
+    first, between = clocks.first_token or usual, clocks.idle_tokens or usual
     return Behavior(
         prefer_local=spec.prefer_local,
         max_retries=spec.max_retries,
         connect=clocks.connect,
-        headers=clocks.headers or clocks.first_token or usual,
-        first_token=clocks.first_token or usual,
-        idle_bytes=clocks.idle_bytes or clocks.idle_tokens or usual,
-        idle_tokens=clocks.idle_tokens or usual,
+        headers=clocks.headers or first,
+        first_token=first,
+        idle_bytes=clocks.idle_bytes or max(first, between),
+        idle_tokens=between,
         total=clocks.total,
         hedge_after=spec.hedge_after_seconds,
         reroute_filtered=spec.reroute_filtered,

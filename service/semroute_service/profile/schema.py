@@ -218,8 +218,8 @@ class RouteSpec(_Part):
 
 
 class ClocksSpec(_Part):
-    """How long one attempt may be silent, in seconds. What is left out follows
-    `timeout_seconds`."""
+    """How long one attempt may be silent, in seconds. What is left out follows `timeout_seconds`,
+    `headers` the clock of the first token, and `idle_bytes` the longer one of tokens."""
 
     connect: Positive = Field(default=5, examples=[5])
     """Until the connection stands."""
