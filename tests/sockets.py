@@ -56,10 +56,15 @@ async def serving(app: web.Application, port: int = 0) -> AsyncIterator[str]:
     finally:
         await site.stop()
         await _settled()
+        assert runner.server
+        open_ = [connection.transport for connection in runner.server.connections]
         await runner.cleanup()
+        for transport in filter(None, open_):
+            transport.abort()  # closing waits for what nobody will ever read
+        await _settled()
 
 
 async def _settled() -> None:
-    """What was accepted just before the server closed is handed over only now."""
+    """What was accepted, or ended, just now is handed over a few turns later."""
     for _ in range(3):
         await asyncio.sleep(0)
