@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import socket
+import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -430,3 +433,31 @@ async def test_a_whole_answer_that_is_no_stream(client: HttpClient) -> None:
         with pytest.raises(BackendError) as raised:
             await client.fetch(it, "/embeddings", {}, Clocks(idle_bytes=SHORT / 4))
     assert raised.value.error_class is ErrorClass.PROVIDER_TIMEOUT
+
+
+async def test_a_connection_that_is_reset_while_it_rests_is_nobodys_error(
+    client: HttpClient,
+) -> None:
+    """It breaks after its answer was whole: nothing is raised, nor logged as never retrieved."""
+    unheard: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+    reset = asyncio.Event()
+
+    async def whole(writer: asyncio.StreamWriter) -> None:
+        writer.write(STREAM + part(b"data: [DONE]\n\n"))
+        await asyncio.sleep(0.05)
+        writer.write(END)
+        await reset.wait()
+        linger = struct.pack("ii", 1, 0)  # closing is a reset then
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+        raise ConnectionResetError
+
+    async with talking(whole) as talk:
+        assert await read(client, talk.url, Clocks())
+        reset.set()
+        await asyncio.sleep(0.1)
+        assert await read(client, talk.url, Clocks())  # lets go of the broken connection
+    gc.collect()
+    assert talk.connections == 2
+    assert unheard == []

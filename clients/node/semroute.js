@@ -17,7 +17,7 @@ const PACKAGE = 'semroute.v1';
 const CLONE = fileURLToPath(new URL('../../proto', import.meta.url));
 const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
 
-// A call that no server took is tried again; an answer that has begun never is.
+// A decision costs nothing and is tried again; an answer may have been paid for, and never is.
 const RETRY_DECIDE = {
   name: [{ service: `${PACKAGE}.RouterService`, method: 'Decide' }],
   retryPolicy: {

@@ -126,10 +126,10 @@ class Completion:
                 while run.end is None:
                     event = await self._next(events, run, clock, share)
                     if isinstance(event, Whole):
-                        run.finish(await self._end(events))
-                    elif isinstance(event, End):
+                        event = await anext(events)  # no clock can spoil what is whole
+                    if isinstance(event, End):
                         run.finish(event)
-                    elif event:
+                    elif isinstance(event, Delta) and event:
                         run.take(event)
                         yield event
 
@@ -191,12 +191,6 @@ class Completion:
             raise BackendError(ErrorClass.PROVIDER_TIMEOUT, f"silent for {limit:.3g} s") from None
         except StopAsyncIteration:
             raise BackendError(ErrorClass.PROVIDER_INTERRUPTED, "no end") from None
-
-    async def _end(self, events: AsyncGenerator[Event, None]) -> End:
-        """The end of an answer that is whole already, which no clock can spoil any more."""
-        end = await anext(events)
-        assert isinstance(end, End)
-        return end
 
     def _limit(self, run: Run, share: float | None) -> float:
         """Seconds that the next event may take."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semroute_service import faults
 from semroute_service.cli import output
+from semroute_service.hosts import host_and_port, is_loopback
 
 if TYPE_CHECKING:
     import argparse
@@ -21,11 +21,11 @@ def fault_server(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT, or list the faults."""
     if options.list:
         return _list(options)
-    listening = output.listening(options.listen)
+    listening = host_and_port(options.listen)
     if listening is None:
         return output.fail("--listen wants HOST:PORT, such as 127.0.0.1:9000", status=2)
     host, port = listening
-    if not (options.open_to_network or _is_loopback(host)):
+    if not (options.open_to_network or is_loopback(host)):
         return output.fail(
             f"others could reach {host}; say --open-to-network if that is wanted", status=2
         )
@@ -74,10 +74,3 @@ def _list(options: argparse.Namespace) -> int:
             [[f.usage, f.parameter.default if f.parameter else "", f.says] for f in listed],
         )
     return 0
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -28,15 +28,6 @@ def fail(message: str, status: int = 1) -> int:
     return status
 
 
-def listening(address: str) -> tuple[str, int] | None:
-    """``HOST:PORT`` as both; None where it is not so."""
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    if not host or not (port.isascii() and port.isdecimal()) or int(port) > 65_535:
-        return None
-    return host, int(port)
-
-
 def describe(error: RouterError) -> str:
     """A failed call for people, one line for each violation."""
     lines = [f"{error.reason or error.code.name}: {error.message}"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import ipaddress
 import logging
 import signal
 import sys
@@ -20,6 +19,7 @@ from semroute_service.cli.choosing import NoProfileError, choose, warn_of_missin
 from semroute_service.cli.files import folder
 from semroute_service.cli.options import is_on
 from semroute_service.errors import SemrouteError
+from semroute_service.hosts import host_and_port, is_loopback
 from semroute_service.server import Server
 from semroute_service.settings import Settings, default_home
 
@@ -39,7 +39,7 @@ def serve(options: argparse.Namespace) -> int:
         debug_routing, strict = is_on(options, "debug_routing"), is_on(options, "strict")
     except ValueError as error:
         return output.fail(str(error), status=2)
-    if output.listening(options.listen) is None:
+    if host_and_port(options.listen) is None:
         return output.fail("--listen wants HOST:PORT, such as 127.0.0.1:50051", status=2)
     if not options.session_idle > 0:
         return output.fail("the idle time of a session must be over 0 seconds", status=2)
@@ -96,7 +96,7 @@ async def _serve(settings: Settings, *, is_named: bool) -> int:
     for warning in server.warnings:
         _log.warning("%s", warning)
     host = settings.listen.rpartition(":")[0]
-    if not _is_loopback(host):
+    if not is_loopback(host.strip("[]")):
         _log.warning("%s is open to the network: no TLS, no authentication", settings.listen)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -127,12 +127,3 @@ async def _serve(settings: Settings, *, is_named: bool) -> int:
             looking.cancel()
         await server.stop()
     return 0
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -6,10 +6,11 @@ a part of its path, and ``{model}`` in its path. No value can make it another ho
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from semroute_service.hosts import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +39,7 @@ def fault_of(url: str, provider: Provider) -> str:
         return _NO_ADDRESS
     if parts.query or parts.fragment:
         return "must end with its path; what is sent goes below it"
-    if not provider.local and parts.scheme == "http" and not _is_loopback(parts.hostname):
+    if not provider.local and parts.scheme == "http" and not is_loopback(parts.hostname):
         return f"{provider.name} gets its key over https or loopback only"
     return ""
 
@@ -143,12 +144,3 @@ def _segment(name: str, value: str) -> str:
             f"{name} must hold letters, digits and . _ ~ - only, as part of an address"
         )
     return value
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
