@@ -74,7 +74,8 @@ class Machine:
 
     @property
     def registered(self) -> dict[str, str]:
-        return {path.name: path.read_text() for path in self.registry.glob("*")}
+        """The entries as semroute finds them: one that is still being written is none yet."""
+        return {path.name: path.read_text() for path in self.registry.glob("*.env")}
 
     def started(self, name: str) -> tuple[int, list[str]]:
         """The process of a model's server, and its arguments."""
@@ -226,6 +227,16 @@ def test_the_entry_of_another_run_stays(machine: Machine) -> None:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=LIMIT)
     assert machine.registered == {"my-coder.env": successor}
+
+
+def test_an_entry_that_is_half_made_is_taken_back(machine: Machine) -> None:
+    """Told to end while it registers, a job leaves nothing behind."""
+    (machine.bin / "mv").write_text("#!/bin/sh\nkill -TERM $PPID\n")
+    (machine.bin / "mv").chmod(0o755)
+    with machine.running(serving()) as process:
+        process.communicate(timeout=LIMIT)
+    assert process.returncode == 143
+    assert list(machine.registry.iterdir()) == []
 
 
 def test_what_is_registered_stands_behind_the_environment(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ stop() {  # whatever ends this script takes back what it registered and ends its
   for i in "${!files[@]}"; do
     # Another run may have registered the same server meanwhile; that is its own.
     grep -qsxF -- "${lines[i]}" "${files[i]}" && rm -f -- "${files[i]}"
+    rm -f -- "${files[i]}.$$"  # an entry that was never whole
   done
   kill -TERM $(jobs -p) 2>/dev/null
   wait
