@@ -29,6 +29,7 @@ import uvloop
 from stream_scenarios import (
     BARE,
     CALLERS,
+    GRPCIO,
     LITELLM,
     NAMES,
     OURS,
@@ -41,7 +42,7 @@ from stream_scenarios import (
     idle,
 )
 from stream_servers import MODELS, bare, litellm, litellm_programs, semroute, upstream
-from stream_ways import Grpc, Http
+from stream_ways import Grpc, Grpcio, Http
 
 if TYPE_CHECKING:
     from stream_scenarios import Start
@@ -85,6 +86,8 @@ async def measure(plan: Plan, only: list[str], names: list[str]) -> dict[str, Fo
         for name, (start, way) in starts.items():
             served = await stack.enter_async_context(start())
             contenders.append(Contender(name, way(served), served))
+            if name == OURS:
+                contenders.append(Contender(GRPCIO, Grpcio(served), served))
         for name, scenario in SCENARIOS.items():
             if name in only:
                 say(UNITS[name])

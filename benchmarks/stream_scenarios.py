@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     """How a server is started, and what asks it."""
 
 BARE, OURS, LITELLM = "bare gRPC", "semroute", "LiteLLM"
-NAMES = ("direct", BARE, OURS, LITELLM)
+GRPCIO = "by grpcio"
+"""semroute again, asked by Python's own client."""
+NAMES = ("direct", BARE, OURS, GRPCIO, LITELLM)
 CALLERS = 32
 STREAMS = 128
 TOKEN_MS = 20

@@ -10,11 +10,13 @@ import asyncio
 import json
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import grpc
 
 from semroute.v1 import router_pb2 as pb
+from stream_http2 import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -182,27 +184,39 @@ def _dechunked(pieces: list[tuple[float, bytes]]) -> Iterator[tuple[float, bytes
 
 
 class Grpc:
-    """semroute, or a bare server in its place. Messages are taken as bytes."""
+    """semroute, or a bare server in its place, by a client as lean as the other."""
 
     def __init__(self, served: Served) -> None:
-        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{served.port}")
-        self._complete: Any = self._channel.unary_stream(COMPLETE)
+        self._port = served.port
+        self._connection: asyncio.Future[Connection] | None = None
+        self._requests: dict[str, bytes] = {}
 
     async def ask(self, model: str, answer: Answer | None = None) -> Answer:
+        answer = answer or Answer()
+        await self._ask(self._requests.get(model) or self._request(model), answer)
+        if not answer.pieces:
+            raise RuntimeError(f"{model}: the server said nothing")
+        last = pb.CompleteResponse.FromString(answer.pieces[-1][1])
+        answer.whole = last.HasField("finish")
+        return answer
+
+    async def _ask(self, request: bytes, answer: Answer) -> None:
+        if self._connection is None:
+            self._connection = asyncio.ensure_future(self._connect())
+        await (await asyncio.shield(self._connection)).ask(request, answer)
+
+    async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        made = await loop.create_connection(partial(Connection, COMPLETE), "127.0.0.1", self._port)
+        return made[1]
+
+    def _request(self, model: str) -> bytes:
         message = pb.Message(role=pb.ROLE_USER, parts=[pb.Part(text=QUERY)])
         request = pb.CompleteRequest(
             query=pb.Query(messages=[message]), preferences=pb.Preferences(model=model)
         )
-        answer = answer or Answer()
-        call = self._complete(request.SerializeToString())
-        try:
-            async for event in call:
-                answer.pieces.append((time.monotonic(), event))
-        finally:
-            call.cancel()
-        last = pb.CompleteResponse.FromString(answer.pieces[-1][1])
-        answer.whole = last.HasField("finish")
-        return answer
+        self._requests[model] = request.SerializeToString()
+        return self._requests[model]
 
     def words(self, answer: Answer) -> Iterator[tuple[float, str]]:
         for at, data in answer.pieces:
@@ -212,6 +226,27 @@ class Grpc:
     def decided(self, answer: Answer) -> float:
         event = pb.CompleteResponse.FromString(answer.pieces[0][1])
         return event.decision.elapsed.total.ToTimedelta().total_seconds()
+
+    async def close(self) -> None:
+        if self._connection:
+            (await self._connection).close()
+
+
+class Grpcio(Grpc):
+    """The same by Python's own client, as services in Python ask. Messages are taken as bytes."""
+
+    def __init__(self, served: Served) -> None:
+        super().__init__(served)
+        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{served.port}")
+        self._complete: Any = self._channel.unary_stream(COMPLETE)
+
+    async def _ask(self, request: bytes, answer: Answer) -> None:
+        call = self._complete(request)
+        try:
+            async for event in call:
+                answer.pieces.append((time.monotonic(), event))
+        finally:
+            call.cancel()
 
     async def close(self) -> None:
         await self._channel.close()

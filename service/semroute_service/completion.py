@@ -185,10 +185,13 @@ class Completion:
                 raise TimeoutError
             return await clock.wait(anext(events), limit)
         except TimeoutError:
-            first = self.profile.behavior.first_token
+            behavior = self.profile.behavior
+            first, total = behavior.first_token, behavior.total
             left = first if share is None else share
             run.hurried = not run.began and left < min(first, HURRIED_SECONDS)
-            raise BackendError(ErrorClass.PROVIDER_TIMEOUT, f"silent for {limit:.3g} s") from None
+            over = total is not None and time.perf_counter() - run.started >= total
+            why = f"not whole within {total:g} s" if over else f"silent for {limit:.3g} s"
+            raise BackendError(ErrorClass.PROVIDER_TIMEOUT, why) from None
         except StopAsyncIteration:
             raise BackendError(ErrorClass.PROVIDER_INTERRUPTED, "no end") from None
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 import weakref
 from typing import TYPE_CHECKING
 
 import aiohttp
 
-from semroute_service.backends.base import BackendError
+from semroute_service.backends.base import BackendError, TlsError
 from semroute_service.backends.refusals import refusal, refusal_inside
 from semroute_service.decision import ErrorClass
 
@@ -127,6 +128,8 @@ def translated(error: Exception, *, answered: bool) -> Exception:
     if isinstance(error, TimeoutError):
         return error
     name = type(error).__name__
+    if isinstance(error, aiohttp.ClientSSLError):
+        return _tls(error.__cause__)
     if isinstance(error, aiohttp.ClientConnectorError):
         return BackendError(ErrorClass.PROVIDER_CONNECT, f"{name}: {error.strerror}")
     if isinstance(error, UnicodeError):
@@ -135,3 +138,11 @@ def translated(error: Exception, *, answered: bool) -> Exception:
         broken = ErrorClass.PROVIDER_INTERRUPTED if answered else ErrorClass.PROVIDER_CONNECT
         return BackendError(broken, name)
     return BackendError(ErrorClass.PROVIDER_PROTOCOL, name)
+
+
+def _tls(cause: BaseException | None) -> TlsError:
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        why = cause.verify_message
+        return TlsError(f"its certificate is not trusted ({why}); see SSL_CERT_FILE")
+    reason = getattr(cause, "reason", None) or "UNKNOWN"
+    return TlsError(f"does not speak TLS as it should ({reason.lower().replace('_', ' ')})")

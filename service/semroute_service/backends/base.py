@@ -30,6 +30,13 @@ class BackendError(Exception):
         super().__init__(f"{error_class}: {detail}")
 
 
+class TlsError(BackendError):
+    """The backend is there, but nothing secret can be told to it: ``detail`` says why."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(ErrorClass.PROVIDER_CONNECT, detail)
+
+
 @dataclass(frozen=True, slots=True)
 class Clocks:
     """How long a call may be silent, in seconds; None is without limit.

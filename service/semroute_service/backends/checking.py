@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from semroute_service.backends.base import BackendError
+from semroute_service.backends.base import BackendError, TlsError
 from semroute_service.decision import ErrorClass
 from semroute_service.profile import load_providers
 from semroute_service.profile.addresses import is_host_of
@@ -96,6 +96,8 @@ async def ask(http: HttpClient, backend: Backend, seconds: float) -> Answer:
         return Answer(problem=_TOO_LATE, well=False)
     except (socket.gaierror, UnicodeError):
         return Answer(problem="has a host name that is not known here", well=False)
+    except TlsError as error:
+        return Answer(problem=error.detail, well=False)
     except BackendError as error:
         _log.debug("backend %s: %s", backend.name, error.detail)
         told = _PROBLEMS.get(error.error_class, "does not answer as an OpenAI-compatible server")

@@ -33,7 +33,7 @@ from semroute_service.backends.answers import (
     whole,
     woken,
 )
-from semroute_service.backends.base import BackendError, Clocks
+from semroute_service.backends.base import BackendError, Clocks, TlsError
 from semroute_service.decision import ErrorClass
 
 if TYPE_CHECKING:
@@ -254,6 +254,10 @@ def _headers(backend: Backend) -> dict[str, str]:
 def _trust() -> ssl.SSLContext:
     """Whom to believe: what SSL_CERT_FILE and SSL_CERT_DIR name, or else the usual authorities."""
     file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-    return ssl.create_default_context(
-        cafile=file or (None if folder else certifi.where()), capath=folder
-    )
+    try:
+        return ssl.create_default_context(
+            cafile=file or (None if folder else certifi.where()), capath=folder
+        )
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise TlsError(f"SSL_CERT_FILE cannot be read ({why})") from None

@@ -42,6 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not hasattr(options, "run"):
         parser().print_help()
         return 2
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
     module, _, function = options.run.partition(":")
     try:
         command = getattr(importlib.import_module(f"semroute_service.cli.{module}"), function)
@@ -51,13 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"{options.command} needs the server's parts ({error.name} is missing)")
         _say("install them: pip install 'semroute[server]'")
         return 1
-    try:
-        return int(command(options))
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    return int(command(options))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -74,6 +74,11 @@ def _stream(request: pb.CompleteRequest, options: argparse.Namespace) -> int:
         if options.explain and failures and not options.json:
             _print_attempts(failures)
         return output.failed(error, options)
+    except KeyboardInterrupt:
+        if said:
+            print()
+            output.fail("left in the middle: the answer is not whole")
+        raise
     finish = answer.finish
     assert finish
     if not options.json:
@@ -109,6 +114,8 @@ def _wrong(options: argparse.Namespace) -> str:
         return "give a query (- reads standard input), or --batch IN --out OUT"
     if bool(options.batch) != bool(options.out):
         return "--batch needs --out OUT" if options.batch else "--out needs --batch IN"
+    if getattr(options, "retry_errors", False) and not options.batch:
+        return "--retry-errors needs --batch IN"
     return ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,8 +37,10 @@ def fault_server(options: argparse.Namespace) -> int:
                 log = stack.enter_context(Path(options.log).open("a", encoding="utf-8"))
             return asyncio.run(_serve(options, host, port, log))
     except faults.UnknownFaultError as error:
-        return output.fail(str(error), status=2)
+        return output.fail(f"{error}; --list names them", status=2)
     except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return output.fail(f"cannot listen on {options.listen}; is the port taken?")
         return output.fail(str(error))
 
 

@@ -78,7 +78,10 @@ def given(options: argparse.Namespace) -> dict[str, Any]:
 
 def read(line: str, defaults: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
     """A line of a batch; what it leaves out comes from ``defaults``. Raises ``UNASKABLE``."""
-    item = json.loads(line)
+    try:
+        item = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not JSON: {error.msg} at column {error.colno}") from None
     if isinstance(item, str):
         item = {"query": item}
     subjects = [key for key in ("query", "messages") if key in keys]

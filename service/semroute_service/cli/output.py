@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from semroute import RouterError
 
+WIDTH = 110
+"""Columns, where a terminal does not say how many it has."""
+
 
 def fail(message: str, status: int = 1) -> int:
     """Say what went wrong; returns the exit status: 1 failed, 2 wrong usage."""
@@ -46,10 +49,20 @@ def failed(error: RouterError, options: argparse.Namespace) -> int:
     if options.json:
         print_json({"error": error_dict(error)})
         return 1
-    text = describe(error)
     if not error.reason and error.code.name == "UNAVAILABLE":
-        text = f"no server answers at {options.server}; start one: semroute serve"
+        return fail(_nobody_there(options.server, error.message))
+    text = describe(error)
+    if error.code.name == "DEADLINE_EXCEEDED":
+        text += "\n  --timeout S waits longer"
     return fail(text)
+
+
+def _nobody_there(server: str, why: str) -> str:
+    """What gRPC says of a server that is not there, or is another's."""
+    if "Connection refused" in why:
+        return f"no server answers at {server}; start one: semroute serve"
+    why = why.rpartition("last error: ")[2]
+    return f"no router answers at {server}; --server wants HOST:PORT of one ({why})"
 
 
 def error_dict(error: RouterError) -> dict[str, Any]:
@@ -161,32 +174,34 @@ def _said_of(candidate: pb.Candidate) -> str:
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:
-    """Names and texts in two columns; a long text wraps at the terminal's edge."""
+    """Names and texts in two columns; a long text wraps at a terminal's edge."""
     for name, text in facts:
         _print_wrapped(f"{name:<10} ", text)
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Columns as wide as they need; the last one wraps at the terminal's edge."""
+    """Columns as wide as they need; the last one wraps at a terminal's edge, and nowhere else:
+    for other programs a row is a line."""
     table = [list(head), *(list(row) for row in rows)]
     widths = [max(len(row[i]) for row in table) for i in range(len(head) - 1)]
     for number, row in enumerate(table):
         start = "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=False))
         _print_wrapped(start, row[-1])
         if number == 0:
-            print(
-                "─"
-                * min(_columns(), sum(widths) + 2 * len(widths) + max(len(r[-1]) for r in table))
-            )
+            whole = sum(widths) + 2 * len(widths) + max(len(r[-1]) for r in table)
+            print("─" * min(_columns() or WIDTH, whole))
 
 
 def _print_wrapped(start: str, text: str) -> None:
-    room = max(24, _columns() - len(start))
-    wrapped = textwrap.wrap(" ".join(text.split()), room) or [""]
+    text = " ".join(text.split())
+    columns = _columns()
+    room = max(24, columns - len(start)) if columns else len(text) + 1
+    wrapped = textwrap.wrap(text, room, break_long_words=False) or [""]
     print((start + wrapped[0]).rstrip())
     for line in wrapped[1:]:
         print(" " * len(start) + line)
 
 
-def _columns() -> int:
-    return shutil.get_terminal_size((110, 24)).columns
+def _columns() -> int | None:
+    """The terminal's; None where what is printed goes elsewhere."""
+    return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else None

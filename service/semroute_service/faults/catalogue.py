@@ -238,7 +238,7 @@ def parse(model: str) -> tuple[Fault, float, str]:
     if fault is None:
         near = difflib.get_close_matches(name, FAULTS, 1)
         hint = f", the nearest is {near[0]}" if near else ""
-        raise UnknownFaultError(f"no fault has this name{hint}; GET /v1/models lists them")
+        raise UnknownFaultError(f'no fault is named "{name[:40]}"{hint}')
     if fault.parameter is None:
         if colon:
             raise UnknownFaultError(f"{name} takes no parameter")

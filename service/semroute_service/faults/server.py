@@ -103,7 +103,8 @@ class FaultServer:
             question = _question(body)
             fault, parameter, written = parse(model)
         except UnknownFaultError as error:
-            return web.json_response(answers.error(str(error), "model_not_found"), status=404)
+            told = f"{error}; GET /v1/models lists them"
+            return web.json_response(answers.error(told, "model_not_found"), status=404)
         except (ValueError, TypeError, LookupError, AttributeError):
             wrong = "the body must be a JSON object with model and messages"
             return web.json_response(answers.error(wrong, 400), status=400)

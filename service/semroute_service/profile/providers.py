@@ -182,7 +182,12 @@ class _Catalogue(_Entry):
 @functools.cache
 def _catalogue(site: str) -> dict[str, Provider]:
     shipped = _read(Path(__file__).with_name("providers.yaml"), {})
-    return shipped | (_read(Path(site).expanduser(), shipped) if site else {})
+    if not site:
+        return shipped
+    path = Path(site).expanduser()
+    if not path.is_file():
+        raise ConfigError([Problem(site, 0, "", f"is no file, and {SITE_FILE} names it")])
+    return shipped | _read(path, shipped)
 
 
 def _read(path: Path, shipped: Mapping[str, Provider]) -> dict[str, Provider]:
