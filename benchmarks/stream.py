@@ -2,12 +2,13 @@
 
     python benchmarks/stream.py [--quick] [--json] [--no-litellm] [--only first relay ...]
 
-A lean upstream (stream_upstream.py), a server under test and this client, each a process of its
-own, all in one run. The servers take turns: none at all (direct: what upstream and client reach
-by themselves), a bare gRPC server that only sends (what Python's gRPC reaches by itself),
-semroute as ``semroute serve`` runs it, and LiteLLM's proxy in an environment of its own, which is
-installed on first use. Every text is compared word by word with what the upstream sent. Prints a
-table and writes benchmarks/results/stream.json; benchmarks/README.md says how to read it.
+A lean upstream (stream_upstream.py), a server under test and this client, as lean for gRPC as for
+HTTP, each a process of its own, all in one run. The servers take turns: none at all (direct: what
+upstream and client reach by themselves), a bare gRPC server that only sends (what Python's gRPC
+reaches by itself), semroute as ``semroute serve`` runs it (once more with Python's own gRPC
+client), and LiteLLM's proxy in an environment of its own, which is installed on first use. Every
+text is compared word by word with what the upstream sent. Prints a table and writes
+benchmarks/results/stream.json; benchmarks/README.md says how to read it.
 """
 
 from __future__ import annotations
