@@ -33,7 +33,7 @@ class Clock:
 
         It is cancelled then. As with ``asyncio.timeout``, a cancellation from elsewhere stays one.
         """
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task
         asked_before = task.cancelling()
         self._due = self._loop.time() + seconds
