@@ -172,8 +172,10 @@ class Server:
         await asyncio.wait({draining, idle}, return_when=asyncio.FIRST_COMPLETED)
         # Who watches the health never leaves, and is no reason to wait.
         await self._grpc.stop(_LAST_WORDS_SECONDS if idle.done() else None)
-        idle.cancel()
         await draining
+        # Calls that were cut off book what they have spent before the ledger closes.
+        await asyncio.wait({idle}, timeout=_LAST_WORDS_SECONDS)
+        idle.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
