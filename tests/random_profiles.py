@@ -70,11 +70,12 @@ _ABLE = st.sampled_from([{_CHAT}, {_CHAT, _TOOLS}, {_CHAT, _TOOLS}, {_TOOLS}]).m
 
 
 @st.composite
-def _models(draw: st.DrawFn) -> dict[str, Model]:
+def _models(draw: st.DrawFn, names: Sequence[str]) -> dict[str, Model]:
+    """All of them at the providers ``names``."""
     providers = load_providers()
     found = {}
     for name in MODELS:
-        provider = providers[draw(st.sampled_from([*PROVIDERS, *PROVIDERS[:2]]))]
+        provider = providers[draw(st.sampled_from([*names, *names[:2]]))]
         backend = Backend(
             name=f"{name}-backend",
             provider=provider,
@@ -118,9 +119,11 @@ _ROUTES = st.fixed_dictionaries(
 
 
 @st.composite
-def profiles(draw: st.DrawFn, *, limited: bool = True) -> Profile:
+def profiles(
+    draw: st.DrawFn, *, limited: bool = True, providers: Sequence[str] = PROVIDERS
+) -> Profile:
     """A profile, not only such as could be loaded; without ``limited`` money plays no part."""
-    models = draw(_models())
+    models = draw(_models(providers))
     return Profile(
         name="test",
         description="",

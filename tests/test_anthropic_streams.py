@@ -137,7 +137,6 @@ def test_what_is_unknown_is_skipped() -> None:
         ("model_context_window_exceeded", FinishReason.LENGTH),
         ("tool_use", FinishReason.TOOL_CALLS),
         ("refusal", FinishReason.CONTENT_FILTER),
-        ("something_new", FinishReason.STOP),
     ],
 )
 async def test_stop_reasons(word: str, reason: FinishReason) -> None:
@@ -151,9 +150,11 @@ def test_a_providers_own_stop_reason() -> None:
     assert read(begin(), said("well"), ended("out_of_credit"))[1] is FinishReason.LENGTH
 
 
-@pytest.mark.parametrize("word", ["pause_turn", "compaction"])
+@pytest.mark.parametrize(
+    "word", ["pause_turn", "compaction", "network_error", "model_error", "something_new"]
+)
 async def test_a_pause_is_no_end(word: str) -> None:
-    """A turn that waits to be gone on with never looks whole."""
+    """A turn that waits to be gone on with, or broke, or may have, never looks whole."""
     with pytest.raises(BackendError) as caught:
         await received(begin(), said("half"), ended(word))
     assert caught.value.error_class is ErrorClass.PROVIDER_INTERRUPTED
@@ -218,10 +219,15 @@ def test_usage_that_cannot_be_true_is_none(value: Any) -> None:
     assert (deltas[0].text, finish, usage) == ("well", FinishReason.STOP, None)
 
 
-def test_usage_that_did_not_come_is_none() -> None:
-    """The count of the first token only is none of the answer; nothing at all is none, either."""
+def test_usage_of_less_than_the_answer_says_so() -> None:
+    """What came before the stop reason is no count of the whole; of nothing there is none."""
     end = event("message_delta", delta={"stop_reason": "end_turn"})
-    assert read(begin(), said("well"), end)[2] is None
+    early = event("message_delta", delta={"stop_reason": None}, usage={"output_tokens": 3})
+    empty = event("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": None})
+    assert read(begin(), said("well"), end)[2] == Usage(11, 1, 4, estimated=True)
+    assert read(begin(), early, said("well"), end)[2] == Usage(11, 3, 4, estimated=True)
+    assert read(begin(), said("well"), empty)[2] == Usage(11, 1, 4, estimated=True)
+    assert read(said("well"), end)[2] is None
     nothing = begin(input_tokens=0, cache_read_input_tokens=0, cache_creation_input_tokens=0)
     assert read(nothing, said("well"), ended(output=0))[2] is None
 

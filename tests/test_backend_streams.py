@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from semroute.v1 import router_pb2 as pb
 from upstream import (
@@ -31,6 +33,7 @@ from upstream import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 COUNTED: dict[str, Any] = {"choices": [], "usage": USAGE}
 
@@ -166,9 +169,14 @@ async def test_usage_that_cannot_be_true_is_estimated(usage: Any) -> None:
         ("length", "LENGTH"),
         ("eos", "STOP"),
         ("STOP", "STOP"),
+        ("eos_token", "STOP"),
         ("function_call", "TOOL_CALLS"),
+        ("tool-calls", "TOOL_CALLS"),
+        ("max_output_tokens", "LENGTH"),
         ("content_filter", "CONTENT_FILTER"),
-        ("something_new", "STOP"),
+        ("content_filter: RECITATION", "CONTENT_FILTER"),
+        ("sensitive", "CONTENT_FILTER"),
+        ("IMAGE_SAFETY", "CONTENT_FILTER"),
     ],
 )
 async def test_finish_reasons(word: str, reason: str) -> None:
@@ -177,13 +185,91 @@ async def test_finish_reasons(word: str, reason: str) -> None:
     assert pb.FinishReason.Name(told.finish.reason) == f"FINISH_REASON_{reason}"
 
 
-@pytest.mark.parametrize("word", ["abort", "error", "insufficient_system_resource"])
-async def test_a_finish_reason_that_means_a_break_is_none(word: str) -> None:
-    """An answer that the upstream gave up on never looks whole."""
-    told = await tell(stream(say("well"), Wait(0.2), finish(word), DONE))
+BREAKS = [
+    *("abort", "error", "insufficient_system_resource", "timeout", "network_error"),
+    *("model_error", "overloaded", "failed", "cancelled", "unknown", "other", "something_new"),
+    *("stop: network_error", "malformed_function_call", "time_limit"),
+]
+
+
+@pytest.mark.parametrize("word", BREAKS)
+async def test_a_finish_reason_that_proves_no_end_is_none(
+    word: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An answer that the upstream gave up on, or may have, never looks whole; the log names the
+    word, and the caller does not hear it."""
+    caplog.set_level(logging.INFO)
+    told = await tell(stream(say("well"), finish(word), DONE))
     assert told.error
     assert told.error.reason == "STREAM_INTERRUPTED"
     assert told.answer.finish is None
+    assert repr(word) in caplog.text
+    assert "finish_reasons" in caplog.text
+    assert "finish_reasons" not in told.everything
+    assert word != "something_new" or word not in told.everything
+
+
+async def test_of_a_finish_reason_the_log_shows_little(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither a long word nor an unprintable one spoils the log."""
+    caplog.set_level(logging.INFO)
+    await tell(stream(say("well"), finish("\x1b[2J\n" + "x" * 5000), DONE))
+    assert "'[2J" + "x" * 37 + "'" in caplog.text
+    assert "x" * 38 not in caplog.text
+
+
+async def test_a_site_may_name_its_providers_own_finish_reasons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the catalogue says that a word means is what it means, whatever its case."""
+    own = {
+        "name": "Own",
+        "protocol": "openai_chat",
+        "locality": "local",
+        "key_required": False,
+        "finish_reasons": {"worn_out": "length"},
+    }
+    path = tmp_path / "providers.yaml"
+    path.write_text(yaml.safe_dump({"providers": {"own": own}}))
+    monkeypatch.setenv("SEMROUTE_PROVIDERS", str(path))
+    parts: dict[str, Any] = {"backends": {"first": {"provider": "own"}}}
+    async with (
+        upstream(stream(say("well"), finish("Worn_Out"), DONE)) as server,
+        routed(profile(server, **parts)) as client,
+    ):
+        told = await ask(client)
+    assert told.finish.reason == pb.FINISH_REASON_LENGTH
+
+
+PRICED: dict[str, Any] = {"models": {"first": {"price": {"input": 1, "output": 10}}}}
+
+
+@pytest.mark.parametrize("counted", [0, 1, 7])
+@pytest.mark.parametrize("prompt", [0, 10])
+async def test_a_count_that_came_too_early_is_not_of_the_answer(counted: int, prompt: int) -> None:
+    """The prompt's figure stands where there is one; the rest is estimated, says so and is paid."""
+    early = {"choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": counted}}
+    behaviour = stream(early, *[say("word ")] * 300, finish(), DONE)
+    async with upstream(behaviour) as server, routed(profile(server, **PRICED)) as client:
+        told = await ask(client)
+    usage = told.finish.usage
+    assert usage.estimated
+    assert usage.completion_tokens == 500
+    assert usage.prompt_tokens == prompt if prompt else usage.prompt_tokens > 0
+    assert told.finish.cost_nano_usd == usage.prompt_tokens * 1_000 + 500 * 10_000
+
+
+async def test_a_count_that_came_too_early_and_is_larger_counts() -> None:
+    """An estimate never takes back what the upstream has counted already."""
+    early = {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 400}}
+    told = await tell(stream(say("word"), early, say("word"), finish(), DONE))
+    assert told.finish.usage == pb.Usage(prompt_tokens=10, completion_tokens=400, estimated=True)
+
+
+async def test_words_that_are_counted_as_none_are_estimated() -> None:
+    """A last count of 0 for an answer that has words cannot be true."""
+    usage = {"prompt_tokens": 10, "completion_tokens": 0}
+    told = await tell(stream(*[say("word ")] * 300, finish(usage=usage), DONE))
+    assert told.finish.usage == pb.Usage(prompt_tokens=10, completion_tokens=500, estimated=True)
 
 
 def framed(raw: bytes) -> Mapping[str, tuple[Step, ...]]:

@@ -10,12 +10,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from desk import SEMROUTE, Place, answers, placed, queries, quoted, simple, until
+from desk import SEMROUTE, Desk, Place, answers, placed, queries, quoted, simple, until
 from processes import Ended, run
 from semroute_service.cli import main
 from semroute_service.governance import DEFAULT_OUTPUT_TOKENS
 from semroute_service.testing import running_server
-from upstream import USAGE, finish, nobody, say
+from upstream import (
+    USAGE,
+    Status,
+    Upstream,
+    answer,
+    failure,
+    finish,
+    nobody,
+    profile,
+    say,
+    upstream,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -364,6 +375,57 @@ async def test_patience_has_an_end(place: Place, batch: Any) -> None:
     assert (error["reason"], error["attempts"][0]["error"]) == (
         *("BACKENDS_UNAVAILABLE", "provider_rate_limit"),
     )
+
+
+@contextlib.asynccontextmanager
+async def in_front_of(server: Upstream, folder: Path) -> AsyncIterator[Place]:
+    """A place whose answers come from this upstream."""
+    served = profile(server, behavior={"max_retries": 2})
+    async with running_server(profile=served) as running:
+        yield Place(folder, running, Desk())
+
+
+async def test_an_outage_of_a_backend_is_waited_for(tmp_path: Path) -> None:
+    """While the circuit of the only model is open the run pauses, those lines as well that opened
+    it; then all are answered. Three refusals open it, and nobody is asked before its time."""
+    async with upstream(*[Status(503)] * 3, answer("well")) as server:
+        async with in_front_of(server, tmp_path) as place:
+            place.write(*quoted(queries(20)))
+            ended = await run(*SEMROUTE, *place.command("--concurrency", 3, "--wait", 30))
+        assert (ended.status, place.texts) == (0, ["well"] * 20), ended.err
+        assert len(server.requests) == 23
+    assert ended.err.count("waiting up to 30 s") == 1
+    assert "no backend could answer (first: " in ended.err
+
+
+async def test_a_rate_limit_that_concerns_all_is_waited_for(tmp_path: Path) -> None:
+    """A provider that asks for more time than a line has is left alone for so long, by those lines
+    as well that were not asked, and then answers all of them."""
+    limited = Status(429, failure("slow down"), {"retry-after": "2"})
+    async with upstream(limited, answer("well")) as server:
+        async with in_front_of(server, tmp_path) as place:
+            place.write(*quoted(queries(20)))
+            command = place.command("--concurrency", 4, "--timeout", 1, "--wait", 30)
+            ended = await run(*SEMROUTE, *command)
+        assert (ended.status, place.texts) == (0, ["well"] * 20), ended.err
+        first, *later = [request.at for request in server.requests]
+        assert sum(at - first < 1.9 for at in later) <= 3  # those that were on their way
+    assert ended.err.count("waiting up to 30 s") == 1
+
+
+async def test_an_outage_that_lasts_fails_the_lines(tmp_path: Path) -> None:
+    """Once nothing has been answered for as long as was said, lines fail with what keeps them, each
+    without a wait of its own, and no backend is asked for them."""
+    async with upstream(Status(503)) as server:
+        async with in_front_of(server, tmp_path) as place:
+            place.write(*quoted(queries(20)))
+            ended = await run(*SEMROUTE, *place.command("--concurrency", 3, "--wait", 0.5))
+        assert ended.status == 1
+        assert "0 answered, 20 failed" in ended.err
+        assert len(server.requests) < 6  # until the circuit was open
+    last = place.rows[-1]["error"]
+    assert (last["reason"], last["attempts"]) == ("BACKENDS_UNAVAILABLE", [])
+    assert "first: not asked, failed 3 times in a row" in last["message"]
 
 
 PRICED = {"first": {"price": {"input": 1, "output": 2}}}

@@ -14,6 +14,7 @@ import pytest_asyncio
 from desk import (
     BROKEN,
     SEMROUTE,
+    Desk,
     Place,
     answers,
     desk,
@@ -30,7 +31,7 @@ from processes import run
 from semroute_service.cli import main
 from semroute_service.testing import running_server
 from terminal import on_terminal
-from upstream import profile
+from upstream import GENEROUS, Status, profile, upstream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -199,6 +200,25 @@ async def test_a_server_that_cannot_serve_is_told(
         assert await asyncio.to_thread(main, place.command()) == 2
     assert "is not a folder" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+async def test_a_signal_ends_a_pause(tmp_path: Path) -> None:
+    """A run that waits for a backend ends at once when it is told to, and what it waited with is
+    left for the next one."""
+    limited = Status(429, headers={"retry-after": "100"})
+    async with upstream(limited) as server, running_server(profile=profile(server)) as served:
+        place = Place(tmp_path, served, Desk())
+        place.write(*quoted(queries(4)))
+        async with running(place, "--concurrency", 2, "--timeout", 5) as process:
+            assert process.stderr
+            async with asyncio.timeout(3 * GENEROUS):
+                said = await process.stderr.readuntil(b"waiting up to 300 s\n")
+            process.send_signal(signal.SIGTERM)
+            told = await ended(process)
+    assert b"asked to be left alone" in said or b"provider_rate_limit" in said
+    assert told.status == 128 + signal.SIGTERM
+    assert "ended by SIGTERM; 4 of 4 lines are left" in told.err
+    assert place.kept == []
 
 
 async def test_an_answer_that_breaks_off_begins_again(tmp_path: Path) -> None:

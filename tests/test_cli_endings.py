@@ -14,7 +14,7 @@ from processes import run
 from semroute_service.cli import main
 from semroute_service.faults import fault_server
 from semroute_service.testing import running_server
-from sockets import serving
+from sockets import listening, serving
 from upstream import GENEROUS, nobody, profile
 
 if TYPE_CHECKING:
@@ -55,6 +55,61 @@ async def test_ctrl_c_in_the_middle_of_an_answer() -> None:
         assert process.returncode == 130
         assert (said + rest).endswith(b"\n")
         assert err == b"semroute: left in the middle: the answer is not whole\n"
+
+
+@contextlib.asynccontextmanager
+async def between(address: str, gone: asyncio.Event) -> AsyncIterator[str]:
+    """Hands on what comes and goes, until ``gone``: then the line is dead, as a server's is that
+    was killed."""
+    host, _, port = address.rpartition(":")
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        theirs, ours = await asyncio.open_connection(host, int(port))
+        copies = [
+            asyncio.create_task(copy(reader, ours)),
+            asyncio.create_task(copy(theirs, writer)),
+        ]
+        try:
+            await gone.wait()
+        finally:
+            for task in copies:
+                task.cancel()
+            for one in (ours, writer):
+                one.transport.abort()
+
+    async with listening(serve) as middle:
+        yield middle
+
+
+async def test_a_server_that_dies_in_the_middle_of_an_answer() -> None:
+    """It is told from one that was never there, and that the answer is not whole is said."""
+    gone = asyncio.Event()
+    async with stalling() as address, between(address, gone) as middle:
+        process = await asyncio.create_subprocess_exec(
+            *SEMROUTE,
+            *("complete", "hello", "--server", middle),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            assert process.stdout
+            async with asyncio.timeout(3 * GENEROUS):
+                said = b""
+                while len(said.split()) < 3:
+                    said += await process.stdout.read(64)
+                gone.set()
+                rest, err = await process.communicate()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+    assert process.returncode == 1
+    assert (said + rest).endswith(b"\n")
+    told = f"semroute: the server at {middle} went away in the middle: the answer is not whole\n"
+    assert err.decode() == told
 
 
 async def test_a_deadline_says_what_waits_longer() -> None:

@@ -35,6 +35,10 @@ class Vectoriser:
     url: str = ""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+    listed: list[str] = field(default_factory=list)
+
+    async def models(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({"data": [{"id": name} for name in self.listed]})
 
     async def embed(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -63,14 +67,10 @@ async def vectoriser(*answers: Callable[[], web.StreamResponse]) -> AsyncIterato
     made = Vectoriser(answers)
     app = web.Application()
     app.router.add_post("/v1/embeddings", made.embed)
-    app.router.add_get("/v1/models", _empty)
+    app.router.add_get("/v1/models", made.models)
     async with serving(app) as address:
         made.url = f"http://{address}/v1"
         yield made
-
-
-async def _empty(_: web.Request) -> web.StreamResponse:
-    return web.json_response({"data": []})
 
 
 def profile(*urls: str, row: Mapping[str, Any] | None = None, **rest: Any) -> dict[str, Any]:
@@ -144,6 +144,9 @@ BAD = {
     "no numbers": saying({"data": [{"index": i, "embedding": ["a"]} for i in (0, 1)]}),
     "nothing": saying({"data": [{"index": i, "embedding": []} for i in (0, 1)]}),
     "zero": saying({"data": [{"index": i, "embedding": [0, 0]} for i in (0, 1)]}),
+    "infinite": saying({"data": [{"index": i, "embedding": [1e39, 1]} for i in (0, 1)]}),
+    "too large": saying({"data": [{"index": i, "embedding": [10**400]} for i in (0, 1)]}),
+    "index too large": lambda: web.Response(text='{"data": [{"index": 1e999}]}'),
     "null": saying({"data": [{"index": i, "embedding": None} for i in (0, 1)]}),
 }
 
@@ -232,6 +235,137 @@ async def test_vectors_are_paid_for(tmp_path: Path) -> None:
                 async with asyncio.timeout(GENEROUS):
                     while ledger.spent("test") != answer.cost_nano_usd:
                         await asyncio.sleep(0.02)
+
+
+def paid(tokens: Any, count: int = 32) -> Callable[[], web.StreamResponse]:
+    """A whole batch of vectors for this many tokens."""
+    rows = [{"index": i, "embedding": [1.0, 2.0]} for i in range(count)]
+    return saying({"data": rows, "usage": {"prompt_tokens": tokens}})
+
+
+TWO_BATCHES = pb.EmbedRequest(texts=["t"] * 64)
+
+
+def priced(*urls: str, **behavior: Any) -> dict[str, Any]:
+    """A nano-USD for a thousandth of a token by the first model; the second one is free."""
+    made = profile(*urls, behavior=behavior)
+    made["models"]["first"]["price"] = {"input": 1, "output": 1}
+    return made
+
+
+async def booked(home: Path, amount: int) -> None:
+    """Wait for the ledger to hold this much."""
+    with contextlib.closing(Ledger(home / "ledger.sqlite3")) as ledger:
+        async with asyncio.timeout(GENEROUS):
+            while ledger.spent("test") != amount:
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_what_was_paid_before_a_refusal_is_booked(status: int, tmp_path: Path) -> None:
+    """Where the second batch is refused, and the next model embeds, the first batch is no gift."""
+    async with (
+        vectoriser(paid(5_000), refusing(status)) as first,
+        vectoriser() as second,
+        routed(priced(first.url, second.url, max_retries=0), home=tmp_path) as stub,
+    ):
+        made = await stub.Embed(TWO_BATCHES)
+        await booked(tmp_path, 5_000_000)
+    failed, _ = made.attempts
+    assert failed.usage == pb.Usage(prompt_tokens=5_000)
+    assert made.cost_nano_usd == failed.cost_nano_usd == 5_000_000
+    assert [len(body["input"]) for body in second.bodies] == [32, 32]
+
+
+async def test_what_was_paid_before_a_final_refusal_is_booked(tmp_path: Path) -> None:
+    """A malformed second batch ends the call, and the first one is settled all the same."""
+    async with (
+        vectoriser(paid(5_000), refusing(400)) as server,
+        routed(priced(server.url), home=tmp_path) as stub,
+    ):
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stub.Embed(TWO_BATCHES)
+        await booked(tmp_path, 5_000_000)
+
+
+async def test_what_was_paid_before_rubbish_is_booked(tmp_path: Path) -> None:
+    """What is known to be used is the least of it, where the rest may be charged as well."""
+    answers = [paid(5_000), lambda: web.Response(text="no vectors")]
+    async with (
+        vectoriser(*answers) as first,
+        vectoriser() as second,
+        routed(priced(first.url, second.url, max_retries=0), home=tmp_path) as stub,
+    ):
+        made = await stub.Embed(TWO_BATCHES)
+    assert made.attempts[0].usage == pb.Usage(prompt_tokens=5_000, estimated=True)
+
+
+async def test_a_retry_asks_for_what_is_missing(tmp_path: Path) -> None:
+    """The batches that have come are not paid for again, and all vectors are in order."""
+    answers = (paid(5_000), refusing(503), paid(70))
+    async with (
+        vectoriser(*answers) as server,
+        routed(priced(server.url, max_retries=1), home=tmp_path) as stub,
+    ):
+        made = await stub.Embed(TWO_BATCHES)
+        await booked(tmp_path, 5_070_000)
+    assert len(server.bodies) == 3
+    assert len(made.embeddings) == 64
+    assert [attempt.usage.prompt_tokens for attempt in made.attempts] == [5_000, 70]
+    assert made.cost_nano_usd == 5_070_000
+
+
+async def test_of_a_model_that_may_change_all_is_asked_again() -> None:
+    """Vectors of two models are never mixed where the backend itself says which one it serves."""
+    batch = paid(10)
+    async with vectoriser(batch, refusing(503), batch, batch) as server:
+        made = priced(server.url, max_retries=1)
+        del made["models"]["first"]["id"]
+        server.listed = ["served"]
+        async with routed(made) as stub:
+            assert len((await stub.Embed(TWO_BATCHES)).embeddings) == 64
+    assert [body["model"] for body in server.bodies] == ["served"] * 4
+
+
+async def test_a_dimension_that_changes_is_a_failure() -> None:
+    """Rows that cannot be compared are no answer."""
+    wide = {"data": [{"index": i, "embedding": [1.0, 2.0, 3.0]} for i in range(32)]}
+    async with (
+        vectoriser(paid(1), saying(wide)) as first,
+        vectoriser() as second,
+        routed(profile(first.url, second.url)) as stub,
+    ):
+        made = await stub.Embed(TWO_BATCHES)
+    assert made.model == "second"
+    assert outcome(made.attempts[0]) == ("first", "PROVIDER_PROTOCOL")
+
+
+ABSURD: list[Any] = [10**20, 2**62, 2**31, 1e300, True, -1, "7", [], {}, 0, None]
+
+
+@pytest.mark.parametrize("tokens", ABSURD, ids=repr)
+async def test_usage_that_cannot_be_true_is_estimated(tokens: Any, tmp_path: Path) -> None:
+    """A senseless figure becomes an estimate that says so, is paid, and spoils nothing."""
+    async with (
+        vectoriser(paid(tokens, 1)) as server,
+        routed(priced(server.url), home=tmp_path) as stub,
+    ):
+        made = await stub.Embed(pb.EmbedRequest(texts=["four"]))
+        await booked(tmp_path, 5_000)
+    assert made.usage == pb.Usage(prompt_tokens=5, estimated=True)
+    assert [outcome(attempt) for attempt in made.attempts] == [("first", "OK")]
+
+
+async def test_figures_that_are_too_much_together_are_bounded(tmp_path: Path) -> None:
+    """The sum fits the wire and the ledger wherever each figure does."""
+    most = 2**31 - 1
+    async with (
+        vectoriser(paid(most)) as server,
+        routed(priced(server.url), home=tmp_path) as stub,
+    ):
+        made = await stub.Embed(TWO_BATCHES)
+        await booked(tmp_path, most * 1_000)
+    assert made.usage == pb.Usage(prompt_tokens=most)
 
 
 async def test_vectors_too_dear_are_denied() -> None:

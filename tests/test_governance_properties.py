@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from random_profiles import CALLERS, MODELS, PROVIDERS, REGIONS, TENANTS, profiles, some
+from random_profiles import CALLERS, MODELS, PROVIDERS, REASONING, REGIONS, TENANTS, profiles, some
 from scripted import SCRIPTS, TURNS, Script, Turn, play
 from semroute_classifier.documents import ConfigError
 from semroute_service import governance
@@ -77,15 +77,16 @@ def test_no_attempt_is_ever_made_that_governance_denies() -> None:
     each model named by the caller and with none, whether an answer begins again or not."""
     tally: Counter[str] = Counter()
 
-    @settings(max_examples=250, **RELAXED)
-    @given(profile=profiles(), script=SCRIPTS, turns=st.lists(TURNS, min_size=2, max_size=4))
     def check(profile: Profile, script: Script, turns: list[Turn]) -> None:
         for named in ("", *MODELS):
             for restart in ROLES:
                 asked = [turn.variant(named, allow_restart=restart) for turn in turns]
                 tally.update(play(profile, script, asked), cases=1)
 
-    check()
+    turns = st.lists(TURNS, min_size=2, max_size=4)
+    for profile, examples in ((profiles(), 250), (profiles(providers=tuple(REASONING)), 60)):
+        play_out = given(profile=profile, script=SCRIPTS, turns=turns)(check)
+        settings(max_examples=examples, **RELAXED)(play_out)()
     # The cases did go where they should, so that none of this is idle.
     assert tally["cases"] >= 2000
     assert tally["attempt"] > 300

@@ -209,6 +209,43 @@ async def test_without_a_finish_reason_it_is_an_interruption(steps: tuple[Any, .
     assert told.answer.finish is None
 
 
+@installed
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("stop", "STOP"),
+        ("eos_token", "STOP"),
+        ("max_output_tokens", "LENGTH"),
+        ("tool_calls", "TOOL_CALLS"),
+        ("sensitive", "CONTENT_FILTER"),
+    ],
+)
+async def test_finish_reasons(word: str, reason: str) -> None:
+    """What the upstream said of its answer's end counts, also where LiteLLM does not know it."""
+    told = await tell(stream(say("well"), finish(word), DONE))
+    assert pb.FinishReason.Name(told.finish.reason) == f"FINISH_REASON_{reason}"
+
+
+@installed
+@pytest.mark.parametrize("word", ["network_error", "timeout", "error", "something_new"])
+async def test_a_finish_reason_that_proves_no_end_is_none(word: str) -> None:
+    """LiteLLM calls every word that it does not know a stop; a caller never sees that one."""
+    told = await tell(stream(say("half"), finish(word), DONE))
+    assert told.error
+    assert told.error.reason == "STREAM_INTERRUPTED"
+    assert told.answer.finish is None
+
+
+@installed
+async def test_a_count_that_came_too_early_is_not_of_the_answer() -> None:
+    """The rest is estimated, and says so."""
+    early = {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 0}}
+    words = [say(f"{number:05}") for number in range(300)]  # LiteLLM stops one that repeats itself
+    told = await tell(stream(early, *words, finish(), DONE))
+    assert told.finish.usage.estimated
+    assert told.finish.usage.completion_tokens == 500
+
+
 BEFORE: dict[str, tuple[Behaviour, str]] = {
     "401": (Status(401), "PROVIDER_CREDENTIALS"),
     "403": (Status(403), "PROVIDER_CREDENTIALS"),

@@ -388,6 +388,37 @@ def test_a_site_adds_its_own(tmp_path: Path) -> None:
     assert set(load_providers({})) == set(SHIPPED)
 
 
+@pytest.mark.parametrize("protocol", ["openai_chat", "anthropic_messages"])
+async def test_further_fields_of_a_provider(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    """They come with every request; the model's own go before them, mapping by mapping, and what
+    the request sets before all."""
+    body = "{pick: {strict: true, sort: price}, top_k: 3, thorough: 1, temperature: 0.1}"
+    ours = entry(protocol=protocol, locality="local", key_env="[]", body=body)
+    monkeypatch.setenv("SEMROUTE_PROVIDERS", site(tmp_path, written(ours))["SEMROUTE_PROVIDERS"])
+    models = {"first": {"extra_body": {"pick": {"sort": "speed", "only": ["x"]}, "top_k": 7}}}
+    backends = {"first": {"provider": "ours"}}
+    async with (
+        upstream() as server,
+        routed(profile(server, models=models, backends=backends)) as client,
+    ):
+        await ask(client, sampling=pb.Sampling(temperature=0.7))
+    sent = server.requests[0].body
+    assert sent["pick"] == {"strict": True, "sort": "speed", "only": ["x"]}
+    assert (sent["top_k"], sent["thorough"], sent["temperature"]) == (7, 1, 0.7)
+
+
+def test_the_models_word_goes_before_the_catalogues() -> None:
+    """Whoever wants a provider's own ways back writes so for the model, and keeps the rest."""
+    loose = {"provider": {"require_parameters": False, "order": ["x"]}}
+    assert SHIPPED["openrouter"].body_with(loose) == {**SHIPPED["openrouter"].body, **loose}
+    ordered = SHIPPED["openrouter"].body_with({"provider": {"order": ["x"]}})
+    assert ordered["provider"] == {"require_parameters": True, "order": ["x"]}
+    cut = {"context_length_exceeded_behavior": "truncate"}
+    assert SHIPPED["fireworks"].body_with(cut) == cut
+
+
 def test_locality_is_what_the_file_says(tmp_path: Path) -> None:
     """A server in the building may be spoken to over http."""
     ours = entry(url="http://llm.lan:8000/v1", locality="local", key_env="[OURS_KEY]")
@@ -435,6 +466,11 @@ def test_locality_is_what_the_file_says(tmp_path: Path) -> None:
             "keys come from the environment",
         ),
         (entry(headers="{'x y': z}"), 6, "headers", "no header can have"),
+        (entry(body="{model: x}"), 6, "body", "has model, which must not be set: the model's id"),
+        (entry(body="{max_tokens: 9}"), 6, "body", "give max_tokens in the row"),
+        (entry(protocol="litellm", body="{api_key: x}"), 6, "body", "come from the environment"),
+        (entry(body="[x]"), 6, "body", "must hold keys and values"),
+        (entry(body="{at: 2026-11-01}"), 6, "body.at", ""),
     ],
 )
 def test_what_is_wrong_in_a_site_file(
@@ -483,6 +519,7 @@ def test_a_key_of_the_package_goes_nowhere_else(tmp_path: Path, keys: dict[str, 
         entry(secret_headers=CANARY),
         entry(secret_headers=f"{{x-ours: {CANARY}}}"),
         entry(headers=f"{{authorization: Bearer {CANARY}}}"),
+        entry(body=CANARY),
         entry(url=f"https://me:{CANARY}@x.example.org/v1"),
         entry(key=CANARY),
     ],
@@ -500,7 +537,8 @@ def test_a_mistake_is_told_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
         load_profiles(tmp_path, environment=environment)
     (problem,) = raised.value.problems
-    assert str(problem) == f"{tmp_path / 'none.yaml'}: No such file or directory"
+    says = "is no file, and SEMROUTE_PROVIDERS names it"
+    assert str(problem) == f"{tmp_path / 'none.yaml'}: {says}"
 
 
 def test_a_provider_shows_no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from desk import SEMROUTE
 from semroute_service.cli import main
 from semroute_service.profile import load_providers
+from terminal import on_terminal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,22 +44,52 @@ def row(text: str, name: str) -> str:
     return " ".join(line.split())
 
 
+def prices(name: str) -> str:
+    """What the table says of those of a shipped provider."""
+    known = SHIPPED[name].prices.values()
+    return f"{len(known)} of {max(price.date for price in known):%Y-%m}"
+
+
 def test_all_of_them(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row for each: how it is spoken to, where it stands, and whether its key is set."""
+    """A row for each: how it is spoken to, where it stands, how many prices are known and how new
+    they are, and whether its key is set."""
     monkeypatch.setenv("GROQ_API_KEY", CANARY)
     monkeypatch.setenv("GOOGLE_API_KEY", CANARY)
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     text = shown(capsys)
     assert [line.split()[0] for line in text.splitlines()[2:]] == list(SHIPPED)
-    assert row(text, "groq") == "groq Groq openai_chat cloud - yes GROQ_API_KEY"
-    assert row(text, "anthropic").endswith("anthropic_messages cloud - no ANTHROPIC_API_KEY")
+    assert row(text, "groq") == f"groq openai_chat cloud - {prices('groq')} yes GROQ_API_KEY"
+    assert row(text, "anthropic").endswith(f" cloud - {prices('anthropic')} no ANTHROPIC_API_KEY")
     assert " yes GEMINI_API_KEY or GOOGLE_API_KEY" in row(text, "gemini")
-    assert " eu-west-1 no AWS_BEARER_TOKEN_BEDROCK" in row(text, "bedrock")
+    assert " eu-west-1 - no AWS_BEARER_TOKEN_BEDROCK" in row(text, "bedrock")
     assert row(text, "cloudflare").endswith(
         "CLOUDFLARE_API_TOKEN; CLOUDFLARE_ACCOUNT_ID is not set"
     )
     assert row(text, "vllm").endswith("no VLLM_API_KEY, where it needs one")
-    assert row(text, "ollama").endswith("local - - -")
+    assert row(text, "ollama").endswith("local - - - -")
+
+
+async def test_the_table_fits_a_terminal(tmp_path: Path) -> None:
+    """In 110 columns only the last one wraps, and no line is longer."""
+    command, narrow = (*SEMROUTE, "providers"), {"COLUMNS": "110"}
+    async with on_terminal(*command, cwd=tmp_path, env=narrow) as terminal:
+        assert await terminal.end() == 0
+    assert max(map(len, terminal.shown.splitlines())) <= 110
+
+
+def test_the_newest_price_counts(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The table says how many models have a price, and the month of the newest."""
+    price = "input: 1, output: 2, source: a page"
+    path = tmp_path / "ours.yaml"
+    path.write_text(
+        "providers:\n  ours: {name: Ours, protocol: openai_chat, locality: cloud,\n"
+        "    url: https://llm.example.org/v1, key_env: [OURS_KEY], prices: {\n"
+        f"    a: {{{price}, date: 2026-06-30}}, b: {{{price}, date: 2025-12-01}}}}}}\n"
+    )
+    monkeypatch.setenv("SEMROUTE_PROVIDERS", str(path))
+    assert row(shown(capsys), "ours") == "ours openai_chat cloud - 2 of 2026-06 no OURS_KEY"
 
 
 def test_one_of_them(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,6 +114,16 @@ def test_each_can_be_shown(capsys: pytest.CaptureFixture[str], name: str) -> Non
     assert provider.deprecated in text
     told = json.loads(shown(capsys, name, "--json"))
     assert (told["id"], told["key_set"]) == (name, False)
+    lines = {" ".join(line.split()) for line in text.splitlines()}
+    for model, price in provider.prices.items():
+        line = f"{model} {price.input:g} {price.output:g} {price.date} {price.source}"
+        assert " ".join(line.split()) in lines
+        assert told["prices"][model] == {
+            "input": price.input,
+            "output": price.output,
+            "date": str(price.date),
+            "source": price.source,
+        }
     assert told["prices"].keys() == provider.prices.keys()
 
 
@@ -111,7 +153,7 @@ def test_those_of_a_site(
         "    url: https://llm.example.org/v1, key_env: [OURS_KEY]}\n"
     )
     monkeypatch.setenv("SEMROUTE_PROVIDERS", str(path))
-    assert row(shown(capsys), "ours") == "ours Ours openai_chat cloud - no OURS_KEY"
+    assert row(shown(capsys), "ours") == "ours openai_chat cloud - - no OURS_KEY"
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("providers:\n  ours: {nam: Ours}\n")
     monkeypatch.setenv("SEMROUTE_PROVIDERS", str(wrong))

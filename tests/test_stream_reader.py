@@ -153,5 +153,27 @@ def test_tool_calls_without_end_are_bounded() -> None:
 def test_thoughts_that_only_the_total_counts_are_paid() -> None:
     """What the total says beyond prompt and answer was written as well."""
     usage = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 30}
-    _, reader = read(event({"choices": [], "usage": usage}))
+    _, reader = read(event({"choices": [{"finish_reason": "stop"}], "usage": usage}))
     assert reader.usage == Usage(prompt_tokens=10, completion_tokens=20)
+
+
+def test_what_is_counted_before_the_finish_is_not_of_the_whole() -> None:
+    """It says so, until a count has come with the finish or after it."""
+    early = event({"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 0}})
+    end = event({"choices": [{"finish_reason": "stop"}]})
+    _, reader = read(early, event(say("word")), end)
+    assert reader.usage == Usage(prompt_tokens=10, estimated=True)
+    late = event({"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 5}})
+    _, reader = read(early, event(say("word")), end, late)
+    assert reader.usage == Usage(prompt_tokens=10, completion_tokens=5)
+
+
+@pytest.mark.parametrize("first", ["stop", "length"])
+@pytest.mark.parametrize("second", ["stop", "content_filter", "network_error"])
+def test_the_first_finish_reason_counts(first: str, second: str) -> None:
+    """An answer ends once, and its usage is still heard."""
+    usage = {"prompt_tokens": 10, "completion_tokens": 5}
+    ends = [{"choices": [{"finish_reason": word}]} for word in (first, second)]
+    _, reader = read(*map(event, [say("a"), *ends, {"choices": [], "usage": usage}]))
+    assert (reader.finish, reader.failure) == (FinishReason(first), None)
+    assert reader.usage == Usage(prompt_tokens=10, completion_tokens=5)

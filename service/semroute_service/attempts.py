@@ -11,7 +11,7 @@ import contextlib
 import logging
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -60,6 +60,8 @@ class Run:
     received_bytes: int = 0
     end: End | None = None
     error: BackendError | None = None
+    used: Usage | None = None
+    """What the backend has reported so far, where it is asked part by part."""
     reservation: Reservation | None = None
     admitted: bool = False
     """False where the backend cannot have been asked yet."""
@@ -209,6 +211,8 @@ class Attempts:
         if error_class is None:
             run.call.succeeded(usage.completion_tokens, now - first if first else 0.0)
         elif run.error is None or run.hurried or not error_class.is_providers:
+            if run.beaten and not run.began:
+                run.call.silent_for(now - run.started)
             run.call.let_go()
         else:
             run.call.failed(run.error)
@@ -216,12 +220,21 @@ class Attempts:
             self.ledger.settle_soon(run.reservation, cost)
 
     def _usage(self, run: Run, error_class: ErrorClass | None) -> Usage:
-        """What the backend reported, or an estimate; nothing where nothing can have been used."""
-        if run.end and run.end.usage:
-            return run.end.usage
+        """What the backend reported, completed by an estimate where that is not of the whole;
+        nothing where nothing can have been used."""
+        told = (run.end.usage if run.end else run.used) or Usage()
         if not run.admitted or (not run.began and error_class in _UNBILLED):
-            return Usage()
-        return Usage(self.case.prompt_tokens, math.ceil(run.received_bytes / 3), estimated=True)
+            return told
+        sent = told.prompt_tokens if run.end else 0
+        written = told.completion_tokens or not run.received_bytes
+        if sent and written and not told.estimated:
+            return told
+        return replace(
+            told,
+            prompt_tokens=sent or max(told.prompt_tokens, self.case.prompt_tokens),
+            completion_tokens=max(told.completion_tokens, math.ceil(run.received_bytes / 3)),
+            estimated=True,
+        )
 
 
 def _size(text: str) -> int:

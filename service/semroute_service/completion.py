@@ -170,7 +170,7 @@ class Completion:
 
     async def _let_go(self, racing: dict[asyncio.Task[None], _Answer]) -> None:
         for task, answer in racing.items():
-            self._schedule.give_up(answer.slot)
+            self._schedule.rest(answer.slot)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             await answer.deltas.aclose()
@@ -227,11 +227,12 @@ class Completion:
         limited = max_cost is not None or self.profile.limits.monthly is not None
         if not limited or price is None or not price.output:
             return None
+        usual = governance.DEFAULT_OUTPUT_TOKENS + run.model.thinking_tokens
         if max_cost is None:
-            return governance.DEFAULT_OUTPUT_TOKENS
+            return usual
         others = self.attempts.committed - run.committed
-        left = max_cost - others - price.cost(self.query.prompt_tokens, 0)
-        return max(1, min(governance.DEFAULT_OUTPUT_TOKENS, left * 1_000_000 // price.output))
+        left = max_cost - others - price.cost(self.attempts.case.prompt_tokens, 0)
+        return max(1, min(usual, left * 1_000_000 // price.output))
 
     def _untold(self) -> list[Attempt]:
         """The attempts that have failed since this was last asked."""

@@ -9,12 +9,16 @@ ones names the model, since another one's are of no use to it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from semroute_service import governance
 from semroute_service.attempts import Attempts, Run
-from semroute_service.backends import BackendError, Clocks, Embedded, End
+from semroute_service.backends import BackendError, Clocks, End
+from semroute_service.backends.values import MAX_COUNT
 from semroute_service.decision import ErrorClass, FinishReason, Usage, in_turn
 from semroute_service.errors import (
     UnknownModelError,
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from semroute_classifier.encoders import Vectors
-    from semroute_service.backends import BackendPool
+    from semroute_service.backends import BackendPool, Embedded
     from semroute_service.classifying import ClassifierPool
     from semroute_service.decision import Attempt, Candidate
     from semroute_service.ledger import Ledger
@@ -51,8 +55,7 @@ class EmbedAsk:
 
     @property
     def tokens(self) -> int:
-        """An estimate, rather too many than too few."""
-        return sum(len(text.encode()) // 3 + 4 for text in self.texts)
+        return _tokens(self.texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,8 @@ class _Embedding:
     attempts: Attempts
     backends: BackendPool
     _schedule: Schedule = field(init=False)
+    _kept: dict[str, list[Embedded]] = field(default_factory=dict)
+    """By the model's name, the parts that have come: none is asked and paid for again."""
 
     def __post_init__(self) -> None:
         behavior = self.attempts.case.profile.behavior
@@ -134,24 +139,26 @@ class _Embedding:
             run = Run(slot.candidate, call)
             made = await self._attempt(run)
             if made:
-                return self._answered(run, made.vectors)
+                return self._answered(run, np.concatenate([part.vectors for part in made]))
             assert run.error
             if is_final(run.error, self.attempts.case.profile.behavior):
                 raise refused(run, self.attempts.made)
             self._schedule.failed(slot, run.error)
         raise exhausted(self.attempts, self._schedule)
 
-    async def _attempt(self, run: Run) -> Embedded | None:
+    async def _attempt(self, run: Run) -> list[Embedded] | None:
         """What the backend made; None where there is an error in ``run`` instead."""
-        made: Embedded | None = None
+        parts = self._kept.setdefault(run.model.name, [])
+        if not run.model.id:
+            parts.clear()  # the model that the backend lists may be another one by now
         with self.attempts.keep(run):
             await self.attempts.admit(run)
-            made = await self._within(run)
-            run.end = End(FinishReason.STOP, made.usage)
-        return made
+            await self._within(run, parts)
+            run.end = End(FinishReason.STOP, run.used)
+        return parts if run.end else None
 
-    async def _within(self, run: Run) -> Embedded:
-        """What the backend makes of the texts, in this attempt's share of the time."""
+    async def _within(self, run: Run, parts: list[Embedded]) -> None:
+        """Add to ``parts`` what is missing, in this attempt's share of the time."""
         behavior = self.attempts.case.profile.behavior
         clocks = Clocks(behavior.connect, behavior.headers, behavior.idle_bytes)
         share = self._schedule.share()
@@ -159,10 +166,24 @@ class _Embedding:
         limit = min(limits, default=None)
         try:
             async with asyncio.timeout(limit):
-                return await self.backends.embed(run.model, self.ask.texts, clocks)
+                await self._fill(run, parts, clocks)
         except TimeoutError:
             run.hurried = limit is share and share is not None and share < HURRIED_SECONDS
             raise BackendError(ErrorClass.PROVIDER_TIMEOUT, f"not within {limit:.3g} s") from None
+
+    async def _fill(self, run: Run, parts: list[Embedded], clocks: Clocks) -> None:
+        left = self.ask.texts[sum(len(part.vectors) for part in parts) :]
+        made = self.backends.embed(run.model, left, clocks)
+        async with contextlib.aclosing(made):
+            async for part in made:
+                count = len(part.vectors)
+                run.used = _added(run.used or Usage(), part.usage, left[:count])
+                left = left[count:]
+                if parts and part.vectors.shape[1] != parts[0].vectors.shape[1]:
+                    parts.clear()
+                    what = "the dimension changes between two requests"
+                    raise BackendError(ErrorClass.PROVIDER_PROTOCOL, what)
+                parts.append(part)
 
     def _answered(self, run: Run, vectors: Vectors) -> Embeddings:
         made = self.attempts.made
@@ -174,6 +195,17 @@ class _Embedding:
             cost=self.attempts.cost,
             attempts=tuple(made),
         )
+
+
+def _tokens(texts: Sequence[str]) -> int:
+    """An estimate, rather too many than too few."""
+    return sum(len(text.encode()) // 3 + 4 for text in texts)
+
+
+def _added(before: Usage, told: Usage | None, texts: Sequence[str]) -> Usage:
+    """``before``, and what was told of ``texts``, or is estimated of them."""
+    tokens = before.prompt_tokens + (told.prompt_tokens if told else _tokens(texts))
+    return Usage(min(tokens, MAX_COUNT), estimated=before.estimated or told is None)
 
 
 def _models(profile: Profile, named: str) -> list[tuple[Model, bool]]:

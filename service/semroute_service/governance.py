@@ -65,7 +65,8 @@ class Context(Case):
     def estimate(self, model: Model) -> int | None:
         """The most that this request is expected to cost with ``model``; None if unknown."""
         price = model.effective_price
-        tokens = DEFAULT_OUTPUT_TOKENS if self.max_tokens is None else self.max_tokens
+        usual = DEFAULT_OUTPUT_TOKENS + model.thinking_tokens
+        tokens = usual if self.max_tokens is None else self.max_tokens
         return None if price is None else price.cost(self.prompt_tokens, tokens)
 
 
@@ -206,7 +207,12 @@ def parameters(candidate: Candidate, context: Context) -> str | None:
     """A model takes every parameter that the request sets; what its provider refuses is not
     dropped."""
     refused = sorted(context.parameters & candidate.model.refuses)
-    return f"{candidate.model.name} does not take {', '.join(refused)}" if refused else None
+    if refused:
+        return f"{candidate.model.name} does not take {', '.join(refused)}"
+    thinking, most = candidate.model.thinking_tokens, context.max_tokens
+    if most is not None and 0 < most <= thinking:
+        return f"max_tokens of {most} leaves no answer beside {thinking} tokens of thinking"
+    return None
 
 
 @rule

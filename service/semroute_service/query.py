@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -242,6 +243,14 @@ class Options:
         if self.response_format:
             found.add(Capability.JSON_SCHEMA)
         return frozenset(found)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """An estimate of what they add to the prompt's tokens, rather too many than too few."""
+        given: list[object] = [[t.name, t.description, t.parameters] for t in self.tools]
+        if self.response_format and self.response_format.schema:
+            given.append(self.response_format.schema)
+        return sum(len(json.dumps(each)) // 3 + 8 for each in given)
 
     @property
     def parameters(self) -> frozenset[Parameter]:

@@ -256,7 +256,7 @@ def _case(ask: Ask, profile: Profile, route: Route) -> governance.Case:
         caller=ask.query.caller,
         needs=frozenset(needs),
         parameters=options.parameters if options else frozenset(),
-        prompt_tokens=ask.query.prompt_tokens,
+        prompt_tokens=ask.query.prompt_tokens + (options.prompt_tokens if options else 0),
         max_tokens=(options.sampling.max_tokens if options else None) or route.max_tokens,
         max_cost=_max_cost(ask, profile),
     )

@@ -110,6 +110,10 @@ class Schedule:
         slot.tries_left = 0
         self._again = None
 
+    def rest(self, slot: Slot) -> None:
+        """``slot`` was let go for another, which says nothing against asking it again."""
+        slot.tries_left += 1
+
     @property
     def ready_in(self) -> float:
         """Seconds that a caller had better wait before it asks again: until the first candidate
@@ -123,12 +127,18 @@ class Schedule:
 
     def share(self) -> float | None:
         """Seconds that an attempt that begins now may take to its first token, so that something
-        is left of the deadline for those behind it. None where there is no deadline, and for the
-        last one: its time ends with the caller's patience, which is nobody's failure."""
-        behind = sum(1 for slot in self._slots if not slot.tried and slot.tries_left)
-        if self.deadline is None or not behind:
+        is left of the deadline for those behind it that can be asked by then. None where there is
+        no deadline, and for the last one: its time ends with the caller's patience, which is
+        nobody's failure."""
+        if self.deadline is None:
             return None
-        return max(self._time_left() / (behind + 1), 0.001)
+        left = self._time_left()
+        behind = sum(
+            self.availability.ready_in(slot.candidate.model) <= left / 2
+            for slot in self._slots
+            if not slot.tried and slot.tries_left
+        )
+        return max(left / (behind + 1), 0.001) if behind else None
 
     def _pick(self) -> Slot | None:
         waits = {s: s.wait(self.availability) for s in self._slots if s.tries_left}

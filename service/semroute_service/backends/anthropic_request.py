@@ -41,11 +41,11 @@ Json = dict[str, Any]
 def request_body(request: ChatRequest) -> Json:
     """The body; raises ``BackendError`` for what the API cannot express.
 
-    The model's ``extra_body`` adds fields, such as ``thinking``; it overrides none that the
-    request itself sets.
+    The provider's ``body`` and the model's ``extra_body`` add fields, such as ``thinking``; they
+    override none that the request itself sets.
     """
     model, options = request.model, request.options
-    extra = dict(model.extra_body)
+    extra = model.backend.provider.body_with(model.extra_body)
     body: Json = {
         "model": model.id,
         "max_tokens": options.sampling.max_tokens or _default_length(model, extra),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import from_json
 
 from semroute_service.backends.base import BackendError
+from semroute_service.backends.endings import ending_of
 from semroute_service.backends.refusals import classify
 from semroute_service.backends.sse import EventParser, EventTooLongError
 from semroute_service.backends.values import count_of, text_of
@@ -22,16 +23,6 @@ from semroute_service.decision import Delta, ErrorClass, FinishReason, ToolCallD
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_STOP_REASONS = {
-    "end_turn": FinishReason.STOP,
-    "stop_sequence": FinishReason.STOP,
-    "max_tokens": FinishReason.LENGTH,
-    "model_context_window_exceeded": FinishReason.LENGTH,
-    "tool_use": FinishReason.TOOL_CALLS,
-    "refusal": FinishReason.CONTENT_FILTER,
-}
-_PAUSES = frozenset({"pause_turn", "compaction"})
-"""Stop reasons that ask for the same turn to be gone on with: the answer is not whole."""
 _ERROR_STATUSES = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -103,16 +94,18 @@ class StreamReader:
 
     @property
     def usage(self) -> Usage | None:
-        """None where the figures are missing or cannot be true; they are estimated then."""
-        if not self._output_is_counted:
-            return None
+        """None where the figures are missing or cannot be true; they are estimated then.
+
+        Until the last ones have come, those of the output are not of the whole.
+        """
         try:
             fresh, read, written, output = (count_of(self._counts.get(name)) for name in _COUNTS)
             thinking = count_of(self._counts.get("thinking_tokens"))
             prompt = count_of(fresh + read + written)  # the API counts cached ones apart
         except ValueError:
             return None
-        return Usage(prompt, output, read, thinking) if prompt or output else None
+        early = not self._output_is_counted
+        return Usage(prompt, output, read, thinking, early) if prompt or output else None
 
     def _read(self, events: list[bytes], deltas: list[Delta]) -> None:
         for data in events:
@@ -197,13 +190,11 @@ class StreamReader:
     def _end(self, event: dict[str, Any]) -> None:
         usage = event.get("usage")
         self._count(usage)
-        self._output_is_counted |= isinstance(usage, dict) and "output_tokens" in usage
         reason = event["delta"].get("stop_reason")
-        if reason in _PAUSES:
-            raise BackendError(ErrorClass.PROVIDER_INTERRUPTED, f"stop reason {reason}")
-        if reason:
-            own = self._words.get(reason)
-            self.finish = FinishReason(own) if own else _STOP_REASONS.get(reason, FinishReason.STOP)
+        if reason and self.finish is None:
+            self.finish = ending_of(text_of(reason), self._words)
+        if self.finish and isinstance(usage, dict) and usage.get("output_tokens") is not None:
+            self._output_is_counted = True
 
     def _count(self, usage: Any) -> None:
         """Take note of figures; each is of the whole answer, and the last one counts."""

@@ -116,6 +116,10 @@ class Call:
         """The first delta came so long after the attempt's beginning."""
         self._known.speeds.first_token(self._availability.now(), seconds)
 
+    def silent_for(self, seconds: float) -> None:
+        """It was let go without a delta after so long, so it is at least as slow as that."""
+        self.first_token(seconds)
+
     def succeeded(self, completion_tokens: int, seconds_after_first: float) -> None:
         """The backend said how its answer ended."""
         if self._end(success=True):

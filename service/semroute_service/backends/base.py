@@ -77,7 +77,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """Unit rows, one for each text; ``usage`` is None where the backend reported none."""
+    """Unit rows, one for each text of a part; ``usage`` is None where the backend reported none."""
 
     vectors: Vectors
     usage: Usage | None = None

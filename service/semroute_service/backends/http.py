@@ -16,7 +16,6 @@ import math
 import os
 import ssl
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import aiohttp
 import certifi
@@ -129,8 +128,8 @@ class HttpClient:
 
         Raises ``BackendError``.
         """
-        root = urlsplit(backend.url)._replace(path=backend.provider.metrics)
-        return (await self._get(backend, root.geturl(), timeout)).decode(errors="replace")
+        url = backend.url.removesuffix("/v1") + backend.provider.metrics
+        return (await self._get(backend, url, timeout)).decode(errors="replace")
 
     async def _get(self, backend: Backend, url: str, timeout: float) -> bytes:
         """The whole answer. A server that sends slowly, or without end, gets no more time."""
@@ -161,6 +160,7 @@ class HttpClient:
                     headers=_headers(backend),
                     timeout=_limits(clocks.connect),
                     allow_redirects=False,
+                    ssl=_trust() if url.startswith("https:") else True,
                 )
         except aiohttp.ConnectionTimeoutError:
             what = f"connect: no connection within {clocks.connect} s"
@@ -183,7 +183,7 @@ class HttpClient:
             self._sessions[method] = aiohttp.ClientSession(
                 # The router admits so many requests and no more; none of them waits here.
                 connector=_Connector(
-                    limit=0, ssl=_trust(), **keep if method == "POST" else {"force_close": True}
+                    limit=0, **keep if method == "POST" else {"force_close": True}
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 read_bufsize=_BUFFER_BYTES,

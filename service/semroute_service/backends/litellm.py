@@ -13,9 +13,11 @@ import contextlib
 import importlib
 import logging
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from semroute_service.backends.base import BackendError, End
+from semroute_service.backends.endings import ending_of
 from semroute_service.backends.openai_request import request_body
 from semroute_service.backends.refusals import classify
 from semroute_service.backends.retry_after import retry_after
@@ -23,7 +25,7 @@ from semroute_service.backends.values import count_of, text_of
 from semroute_service.decision import Delta, ErrorClass, FinishReason, ToolCallDelta, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Mapping
 
     from semroute_service.backends.base import ChatRequest, Clocks, Event
     from semroute_service.profile import Backend, Model
@@ -31,13 +33,6 @@ if TYPE_CHECKING:
 _MISSING = "the package litellm is not installed; install semroute[litellm]"
 _LONGEST_SECONDS = 600.0
 """How long a connection may be silent where the profile sets no limit."""
-_FINISH_REASONS = {
-    "stop": FinishReason.STOP,
-    "length": FinishReason.LENGTH,
-    "tool_calls": FinishReason.TOOL_CALLS,
-    "function_call": FinishReason.TOOL_CALLS,
-    "content_filter": FinishReason.CONTENT_FILTER,
-}
 ERROR_CLASSES = {
     "ContextWindowExceededError": ErrorClass.CALLER_CONTEXT_LENGTH,
     "ContentPolicyViolationError": ErrorClass.POLICY_CONTENT_FILTER,
@@ -103,7 +98,7 @@ class LiteLLMBackend:
             self._check(request.model)
             answer = await self._library.acompletion(**call)
             async with contextlib.aclosing(answer):
-                async for event in _events(answer):
+                async for event in _events(answer, backend.provider.finish_reasons):
                     yield event
         except BackendError:
             raise
@@ -160,22 +155,31 @@ def _limits(clocks: Clocks) -> dict[str, Any]:
     }
 
 
-async def _events(answer: Any) -> AsyncGenerator[Event, None]:
-    reason: FinishReason | None = None
+async def _events(answer: Any, own: Mapping[str, str]) -> AsyncGenerator[Event, None]:
+    word = ""
     usage: Usage | None = None
     async for chunk in answer:
         for choice in chunk.choices[:1]:
-            if choice.finish_reason:
-                reason = _FINISH_REASONS.get(choice.finish_reason, FinishReason.STOP)
+            word = choice.finish_reason or word
             if delta := _delta(choice.delta):
                 yield delta
-        usage = _usage(getattr(chunk, "usage", None)) or usage
-    # Where a stream just stops LiteLLM makes up a reason; this is the one that it was told.
-    if reason is None or getattr(answer, "received_finish_reason", None) is None:
+        if told := _usage(getattr(chunk, "usage", None)):
+            usage = told if word else replace(told, estimated=True)
+    yield End(_reason(word, getattr(answer, "received_finish_reason", None), own), usage)
+
+
+def _reason(word: str, told: Any, own: Mapping[str, str]) -> FinishReason:
+    """What the answer's end means: ``told`` is what LiteLLM heard, ``word`` what it makes of that.
+
+    It makes up a reason where a stream just stops, calls what it does not know "stop", and knows
+    that tools were called where the upstream says "stop".
+    """
+    if not word or not told:
         raise BackendError(
             ErrorClass.PROVIDER_INTERRUPTED, "the stream ended without a finish reason"
         )
-    yield End(reason, usage)
+    reason = ending_of(str(told), own)
+    return ending_of(word, own) if reason is FinishReason.STOP else reason
 
 
 def _delta(delta: Any) -> Delta:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semroute_service.backends.base import BackendError, Embedded
+from semroute_service.backends.values import count_of
 from semroute_service.decision import ErrorClass, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from semroute_classifier.encoders import Vectors
     from semroute_service.backends.base import Clocks
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 BATCH = 32
 """Texts of one request; Text Embeddings Inference refuses more unless it is told otherwise."""
 
+_SENSELESS = (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError)
+
 
 class OpenAIEmbeddings:
     """The key is read from the environment at every call and kept nowhere."""
@@ -31,18 +34,13 @@ class OpenAIEmbeddings:
     def __init__(self, http: HttpClient) -> None:
         self._http = http
 
-    async def embed(self, model: Model, texts: Sequence[str], clocks: Clocks) -> Embedded:
-        """One vector of unit length for each text; raises ``BackendError``."""
-        parts = [
-            await self._ask(model, texts[start : start + BATCH], clocks)
-            for start in range(0, len(texts), BATCH)
-        ]
-        if len({part.vectors.shape[1] for part in parts}) > 1:
-            raise _unintelligible("the dimension changes between two requests")
-        told = [part.usage for part in parts if part.usage]
-        tokens = sum(usage.prompt_tokens for usage in told)
-        usage = Usage(prompt_tokens=tokens) if len(told) == len(parts) else None
-        return Embedded(np.concatenate([part.vectors for part in parts]), usage)
+    async def embed(
+        self, model: Model, texts: Sequence[str], clocks: Clocks
+    ) -> AsyncGenerator[Embedded, None]:
+        """One vector of unit length for each text, in as many parts as it takes; raises
+        ``BackendError``."""
+        for start in range(0, len(texts), BATCH):
+            yield await self._ask(model, texts[start : start + BATCH], clocks)
 
     async def _ask(self, model: Model, texts: Sequence[str], clocks: Clocks) -> Embedded:
         body = {**model.extra_body, "model": model.id, "input": list(texts)}
@@ -50,7 +48,7 @@ class OpenAIEmbeddings:
         try:
             told = json.loads(answer)
             return Embedded(_vectors(told["data"], len(texts)), _usage(told.get("usage")))
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except _SENSELESS as error:
             raise _unintelligible(type(error).__name__) from None
 
 
@@ -59,7 +57,8 @@ def _vectors(data: list[dict[str, Any]], count: int) -> Vectors:
     rows = sorted(data, key=lambda row: int(row["index"]))
     if [int(row["index"]) for row in rows] != list(range(count)):
         raise ValueError
-    vectors = np.array([row["embedding"] for row in rows], dtype=np.float32)
+    with np.errstate(over="ignore"):  # what does not fit is seen below
+        vectors = np.array([row["embedding"] for row in rows], dtype=np.float32)
     if vectors.ndim != 2:
         raise ValueError
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -69,8 +68,12 @@ def _vectors(data: list[dict[str, Any]], count: int) -> Vectors:
 
 
 def _usage(told: Any) -> Usage | None:
-    tokens = told.get("prompt_tokens") if isinstance(told, dict) else None
-    return Usage(prompt_tokens=tokens) if isinstance(tokens, int) and tokens > 0 else None
+    """None where there is no figure, or one that cannot be true; it is estimated then."""
+    try:
+        tokens = count_of(told.get("prompt_tokens"))
+    except (AttributeError, ValueError):
+        return None
+    return Usage(prompt_tokens=tokens) if tokens else None
 
 
 def _unintelligible(why: str) -> BackendError:

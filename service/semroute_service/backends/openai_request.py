@@ -21,7 +21,8 @@ _SHORT_ID_PROVIDERS = frozenset({"mistral"})
 def request_body(request: ChatRequest) -> dict[str, Any]:
     """The JSON body. What the caller left unset is not sent, nor what the provider refuses.
 
-    The model's own further fields stand below all that: they add to it and replace nothing.
+    The provider's and the model's further fields stand below all that: they add to it and replace
+    nothing.
     """
     model, options = request.model, request.options
     provider = model.backend.provider
@@ -42,7 +43,7 @@ def request_body(request: ChatRequest) -> dict[str, Any]:
         body["response_format"] = _format(options)
     if provider.id in _SHORT_ID_PROVIDERS:
         _shorten_ids(body["messages"])
-    return {**model.extra_body, **body}
+    return {**provider.body_with(model.extra_body), **body}
 
 
 def _settings(options: Options) -> dict[Parameter, Any]:

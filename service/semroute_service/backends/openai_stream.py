@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
 from semroute_service.backends.base import BackendError
+from semroute_service.backends.endings import ending_of
 from semroute_service.backends.refusals import refusal_inside
 from semroute_service.backends.sse import EventParser, EventTooLongError
 from semroute_service.backends.values import count_of, text_of
@@ -17,35 +18,6 @@ from semroute_service.decision import Delta, ErrorClass, FinishReason, ToolCallD
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_FINISH_REASONS = {
-    "stop": FinishReason.STOP,
-    "eos": FinishReason.STOP,
-    "end_turn": FinishReason.STOP,
-    "length": FinishReason.LENGTH,
-    "max_tokens": FinishReason.LENGTH,
-    "model_length": FinishReason.LENGTH,
-    "tool_calls": FinishReason.TOOL_CALLS,
-    "tool_use": FinishReason.TOOL_CALLS,
-    "function_call": FinishReason.TOOL_CALLS,
-    "content_filter": FinishReason.CONTENT_FILTER,
-    "guardrail_intervened": FinishReason.CONTENT_FILTER,
-    "safety": FinishReason.CONTENT_FILTER,
-    "recitation": FinishReason.CONTENT_FILTER,
-    "blocklist": FinishReason.CONTENT_FILTER,
-    "prohibited_content": FinishReason.CONTENT_FILTER,
-    "spii": FinishReason.CONTENT_FILTER,
-}
-_BREAKS = frozenset(
-    {
-        "abort",
-        "aborted",
-        "cancelled",
-        "error",
-        "insufficient_system_resource",
-        "malformed_function_call",
-    }
-)
-"""Finish reasons that say that the answer is not whole."""
 _MAX_MALFORMED = 20
 _MAX_CALLS = 1024
 _MAX_ID = 512
@@ -59,11 +31,11 @@ class StreamReader:
         """``finish_reasons`` are the provider's own words for how an answer ended."""
         self._words = finish_reasons
         self.finish: FinishReason | None = None
-        self.usage: Usage | None = None
         self.failure: BackendError | None = None
         self._parser = EventParser()
         self._calls = _Calls()
         self._together = _Together()
+        self._usage: Usage | None = None
         self._usage_is_final = False
         self._done = False
         self._malformed = 0
@@ -72,6 +44,13 @@ class StreamReader:
     def is_over(self) -> bool:
         """Nothing more can matter."""
         return self._done or self._usage_is_final
+
+    @property
+    def usage(self) -> Usage | None:
+        """What was told before the answer's end is not of the whole, and counts as estimated."""
+        if self._usage is None or self._usage_is_final:
+            return self._usage
+        return replace(self._usage, estimated=True)
 
     def feed(self, chunk: bytes) -> list[Delta]:
         """The deltas in ``chunk``; those that arrived together are as few as keep their order."""
@@ -113,11 +92,11 @@ class StreamReader:
             if delta and self.finish is None:  # what follows an answer's end is no part of it
                 self._take_delta(delta)
             word = choice.get("finish_reason")
-            if word:
-                self.finish = self._finish_reason(str(word).lower())
+            if word and self.finish is None:
+                self.finish = self._finish_reason(str(word))
         usage = chunk.get("usage") or (chunk.get("x_groq") or {}).get("usage")
         if usage:
-            self.usage = _usage(usage)
+            self._usage = _usage(usage)
             self._usage_is_final = self.finish is not None
 
     def _take_delta(self, delta: dict[str, Any]) -> None:
@@ -137,10 +116,7 @@ class StreamReader:
                 together.add_call(piece)
 
     def _finish_reason(self, word: str) -> FinishReason:
-        if word in _BREAKS:
-            raise BackendError(ErrorClass.PROVIDER_INTERRUPTED, "a finish reason that is a break")
-        own = self._words.get(word)
-        reason = FinishReason(own) if own else _FINISH_REASONS.get(word, FinishReason.STOP)
+        reason = ending_of(word, self._words)
         if reason is FinishReason.STOP and self._calls.any:
             return FinishReason.TOOL_CALLS  # Gemini says stop, as OpenAI does of a named tool
         return reason

@@ -59,13 +59,17 @@ class BackendPool:
             return self._chat[protocol].stream(request)
         return self._stream_listed(request)
 
-    async def embed(self, model: Model, texts: Sequence[str], clocks: Clocks) -> Embedded:
-        """The vectors of ``texts`` by ``model``; raises ``BackendError``."""
+    async def embed(
+        self, model: Model, texts: Sequence[str], clocks: Clocks
+    ) -> AsyncGenerator[Embedded, None]:
+        """The vectors of ``texts`` by ``model``, part by part; raises ``BackendError``."""
         if model.backend.provider.protocol != "openai_chat":
             what = f"{model.backend.provider.name} has no vectors"
             raise BackendError(ErrorClass.PROVIDER_MODEL_NOT_FOUND, what)
         named = model if model.id else await self._with_id(model)
-        return await self._embeddings.embed(named, texts, clocks)
+        async with contextlib.aclosing(self._embeddings.embed(named, texts, clocks)) as parts:
+            async for part in parts:
+                yield part
 
     async def warm(self, profile: Profile) -> None:
         """Check the backends of ``profile``, and load what they need, so that no caller waits for

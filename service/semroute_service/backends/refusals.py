@@ -1,17 +1,18 @@
 """What an upstream's refusal means: from its status and what its body says to an error class.
 
 Only the fields in which upstreams describe an error are read; many repeat the request beside them,
-and what a caller wrote must not decide what its failure is called.
+and what a caller wrote must not decide what its failure is called. Messages repeat it as well, so
+what stands in quotes is not read.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from semroute_service.backends.base import BackendError
+from semroute_service.backends.refusal_rules import RULES, Said
 from semroute_service.backends.retry_after import retry_after
 from semroute_service.decision import ErrorClass
 
@@ -35,95 +36,16 @@ _STATUSES = {
 }
 """What a status means by itself; from 500 on, the provider is unavailable."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    """With one of these statuses, one of these phrases means this."""
-
-    error_class: ErrorClass
-    statuses: frozenset[int]
-    phrases: re.Pattern[str]
-
-
-def _rule(error_class: ErrorClass, statuses: set[int], *phrases: str) -> _Rule:
-    return _Rule(error_class, frozenset(statuses), re.compile("|".join(phrases)))
-
-
-_RULES = (
-    _rule(
-        ErrorClass.PROVIDER_CREDENTIALS,
-        {400, 403, 429},
-        "insufficient_quota",  # OpenAI: a 429 that no waiting heals
-        "insufficient.?balance",  # DeepSeek
-        "credit balance is too low",  # Anthropic
-        "insufficient.?credits",
-        "billing_hard_limit",
-        "incorrect api key",  # xAI: a 400
-        "api key not valid",  # Gemini: a 400
-        "api_key_invalid",
-        "invalid api key",
-        "no connected db",  # LiteLLM's proxy: a 400 for a key that is not its own
-    ),
-    _rule(
-        ErrorClass.POLICY_CONTENT_FILTER,
-        {400, 403, 422, 451},
-        "content.?filter",  # Azure, Anthropic: "blocked by content filtering policy"
-        "responsibleaipolicyviolation",
-        "content.?policy",
-        "content exists risk",  # DeepSeek
-        "requires moderation",  # OpenRouter: a 403
-        "input was flagged",
-        "violates usage guidelines",  # xAI: a 403
-        "guardrail.?intervened",  # Bedrock
-    ),
-    _rule(
-        ErrorClass.CALLER_CONTEXT_LENGTH,
-        {400, 413, 422, 500},  # llama.cpp has answered 500
-        "context.?length",  # OpenAI, vLLM, DeepSeek, SGLang, LM Studio, Snowflake
-        "context.?window",  # OpenAI, llama-cpp-python
-        "context.?limit",  # Anthropic: "exceed context limit"
-        "context.?size",  # llama.cpp
-        "prompt is too long",  # Anthropic, Fireworks
-        "prompt too long",  # Ollama, where it does not truncate
-        "input is too long",  # Bedrock
-        "input is longer than",
-        "input token count",  # Gemini
-        "maximum prompt length",  # xAI
-        "too large for model",  # Mistral: "Prompt contains N tokens ..., too large for model"
-        "max_new_tokens. must be",  # TGI, Together
-        "must have less than \\d+ tokens",  # TGI
-        "reduce the length of",  # Groq
-        "too many tokens",
-        "maximum number of tokens",
-        "token limit exceeded",
-    ),
-    _rule(
-        ErrorClass.PROVIDER_MODEL_NOT_FOUND,
-        {400, 403, 404, 422},
-        "model.?not.?found",
-        "model.?not.?(?:exist|supported|available)",  # DeepSeek, Hugging Face, Together
-        "model.{0,200}(?:does not exist|not found)",  # OpenAI, vLLM, Groq, Ollama
-        "model_decommissioned",  # Groq
-        "server is pinned to",  # transformers serve: a 400
-        "invalid model",  # Mistral, LiteLLM
-        "invalid_model",
-        "not a valid model",  # OpenRouter
-        "no such model",  # Cloudflare
-        "unknown model",
-        "model identifier is invalid",  # Bedrock
-        "deploymentnotfound",  # Azure
-    ),
-    _rule(
-        ErrorClass.PROVIDER_PROTOCOL,
-        {404},
-        "^not found$",  # FastAPI's and others' word for a path that they do not have
-        "page not found",
-        "invalid url",
-        "<html",
-        "<!doctype",
-    ),
+_QUOTED = re.compile(
+    r"""
+      "[^"]*(?:"|$)
+    | `[^`]*(?:`|$)
+    | “[^”]*(?:”|$) | „[^“”]*(?:[“”]|$) | «[^»]*(?:»|$) | ‘.*?(?:’(?!\w)|$)
+    | (?<!\w)[bru]?'.*?(?:'(?!\w)|$)  # one within a word is an apostrophe
+    """,
+    re.VERBOSE | re.DOTALL,
 )
-"""The first that fits goes before what the status means by itself."""
+"""What stands in quotes; one that nothing closes goes on to the end."""
 
 _TYPES = {
     "authentication_error": 401,
@@ -141,7 +63,8 @@ _TYPES = {
     "overloaded": 429,
 }
 """The status that an error's type or code stands for where it comes without one."""
-_TELLING = ("message", "code", "type", "error_type", "status", "reason", "detail", "msg", "error")
+_CODES = ("code", "type", "error_type", "status", "reason")
+_MESSAGES = ("message", "detail", "msg", "error")
 _WITHIN = ("error", "errors", "detail", "details", "innererror", "metadata", "message")
 _RAW = "raw"
 """OpenRouter: what the provider behind it answered, as text."""
@@ -171,8 +94,8 @@ def refusal_inside(error: Any) -> BackendError:
 def classify(status: int, body: str) -> ErrorClass:
     """The error class of an HTTP status and what the body says."""
     said = _said(body)
-    for rule in _RULES:
-        if status in rule.statuses and any(rule.phrases.search(text) for text in said):
+    for rule in RULES:
+        if rule.fits(status, said):
             return rule.error_class
     if status >= 500:
         return ErrorClass.PROVIDER_UNAVAILABLE
@@ -193,29 +116,42 @@ def _status_inside(error: Any) -> int | None:
     return None
 
 
-def _said(body: str) -> list[str]:
-    """What a body says of the error, in lower case, each field by itself."""
+def _said(body: str) -> Said:
+    told = list(_told(body, 0))
+    whole = [text for is_code, text in told if not is_code]
+    prose = [_QUOTED.sub(" ", text).strip() for text in whole]
+    return Said([text for is_code, text in told if is_code], whole, prose)
+
+
+def _told(body: str, depth: int) -> Iterator[tuple[bool, str]]:
+    """Each field of a body, and whether it is one of codes."""
     try:
         told = json.loads(body)
     except (ValueError, RecursionError):
-        return [body.strip().lower()]
-    return [text.strip().lower() for text in _texts(told)]
+        told = body
+    for is_code, text in _texts(told, depth):
+        yield is_code, text.strip().lower()
 
 
-def _texts(told: Any, depth: int = 0) -> Iterator[str]:
+def _texts(told: Any, depth: int) -> Iterator[tuple[bool, str]]:
     if isinstance(told, str):
-        yield told
+        yield False, told
     if depth > _DEEPEST:
         return
     if isinstance(told, list):
         for entry in told:
             yield from _texts(entry, depth + 1)
     if isinstance(told, dict):
-        for key in _TELLING:
+        for key in (*_CODES, *_MESSAGES):
             if isinstance(told.get(key), str):
-                yield told[key]
+                yield key in _CODES and _is_word(told[key]), told[key]
         for key in _WITHIN:
             if isinstance(told.get(key), dict | list):
                 yield from _texts(told[key], depth + 1)
         if isinstance(told.get(_RAW), str):
-            yield from _said(told[_RAW])
+            yield from _told(told[_RAW], depth + 1)
+
+
+def _is_word(text: str) -> bool:
+    """xAI's codes are sentences, and a sentence may quote what the caller wrote."""
+    return len(text.split()) == 1

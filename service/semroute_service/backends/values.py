@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_MAX_COUNT = 2**31 - 1
+MAX_COUNT = 2**31 - 1
 
 
 def text_of(value: Any) -> str:
@@ -21,6 +21,8 @@ def count_of(value: Any) -> int:
     """A number that the wire and the ledger can hold; none is 0. Raises ``ValueError``."""
     if value is None:
         return 0
-    if not isinstance(value, int | float) or not 0 <= value <= _MAX_COUNT:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError
+    if not 0 <= value <= MAX_COUNT:
         raise ValueError
     return int(value)

@@ -48,6 +48,11 @@ class Answer:
         return self._decision is not None and self._finish is not None
 
     @property
+    def was_asked(self) -> bool:
+        """Whether a backend had the last call."""
+        return len(self.attempts) > self._first
+
+    @property
     def was_rate_limited(self) -> bool:
         """Whether an upstream asked for patience in the last call."""
         limited = pb.ERROR_CLASS_PROVIDER_RATE_LIMIT

@@ -2,14 +2,14 @@
 
 One item's failure is its own row. Three things concern all items, and are waited out or end the
 run, with what was not asked left for the next one: a server that is away, a month's budget that is
-exhausted, and a person or a system that wants the run to stop.
+exhausted, and a person or a system that wants the run to stop. Backends that are down or limit the
+rate are waited for by each item that needs them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -20,6 +20,7 @@ import grpc
 from semroute import RouterError
 from semroute_service.cli.answer import Answer
 from semroute_service.cli.items import arguments
+from semroute_service.cli.patience import Delay, Patience, Tries, backoff
 
 if TYPE_CHECKING:
     from array import array
@@ -34,8 +35,7 @@ _DRAW_SECONDS = 0.5
 _SYNC_SECONDS = 1.0
 _SETTLE_SECONDS = 1.0
 _PROBE_SECONDS = 5.0
-_FIRST_BACKOFF_SECONDS = 0.5
-_LONGEST_BACKOFF_SECONDS = 30.0
+_TOGETHER_SECONDS = 1.0
 _MOST_LOSSES = 5
 
 
@@ -51,23 +51,13 @@ class Item:
 
 
 @dataclass
-class _Tries:
-    """What one item has been through."""
-
-    waits: int = 0
-    seconds: float = 0.0
-    losses: int = 0
-    alone: bool = False
-
-
-@dataclass
 class Answering:
     """Has ``items`` answered, at most ``concurrency`` at a time.
 
     What comes of an item goes to ``journal``, and its place there to ``places``, by line.
-    ``timeout`` bounds one call, ``wait`` what is waited for a server, both in seconds. ``stopped``
-    is why a run ended before its items did, empty where it did not, and ``status`` how it exits
-    for that.
+    ``timeout`` bounds one call, ``wait`` what is waited for a server or a backend, in seconds.
+    ``stopped`` is why a run ended before its items did, empty where it did not, and ``status`` how
+    it exits for that.
     """
 
     items: Iterator[Item]
@@ -84,6 +74,10 @@ class Answering:
     _working: int = 0
     _return: asyncio.Task[None] | None = None
     _synced: float = field(default_factory=time.monotonic)
+    _told_until: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._patience = Patience(self.wait)
 
     async def run(self, client: RouterClient) -> None:
         """Raises ``RouterError`` where there is no server to begin with, and ``OSError`` where
@@ -109,6 +103,7 @@ class Answering:
         if not self.stopped:
             self.stopped, self.status = why, status
         self._stopping.set()
+        self._patience.wake()
 
     async def _work(self) -> None:
         self._working += 1
@@ -138,7 +133,7 @@ class Answering:
     async def _answer(self, item: Item) -> dict[str, Any] | None:
         """The row of an item; None where it was not answered and its worker is to end."""
         self.journal.start(item.line, item.key)
-        answer, tries = Answer(), _Tries()
+        answer, tries = Answer(), Tries()
         while True:
             try:
                 return await self._ask(item, answer)
@@ -157,19 +152,28 @@ class Answering:
                     self.journal.put_back(item.line)
                 return None
 
-    async def _waited(self, error: RouterError, answer: Answer, tries: _Tries) -> bool:
+    async def _waited(self, error: RouterError, answer: Answer, tries: Tries) -> bool:
         """Wait until the same may be asked again; False where that would not help."""
         if _is_away(error):
             tries.losses += 1
             if tries.losses <= _MOST_LOSSES:
                 await self._until_it_is_back()
             return tries.losses <= _MOST_LOSSES
-        delay = _delay(error, answer, tries.waits)
-        if delay is None or tries.seconds + delay > self.wait:
+        delay = self._patience.delay(error, answer, tries)
+        if delay is None:
             return False
-        tries.waits, tries.seconds = tries.waits + 1, tries.seconds + delay
-        await self._pause(delay)
+        await self._wait(error, delay)
         return True
+
+    async def _wait(self, error: RouterError, delay: Delay) -> None:
+        """All who wait at a time say it once."""
+        now, news = time.monotonic(), self._patience.news
+        if now >= self._told_until:
+            self.progress.say(f"{error.message}; waiting up to {self.wait:g} s")
+        self._told_until = max(self._told_until, now + delay.most + _TOGETHER_SECONDS)
+        await self._pause(delay.least)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(news.wait(), delay.most - delay.least)
 
     async def _ask(self, item: Item, answer: Answer) -> dict[str, Any]:
         assert item.request
@@ -182,6 +186,7 @@ class Answering:
         if not answer.is_whole:
             code = grpc.StatusCode.UNAVAILABLE
             raise RouterError(code, "the stream ended without finish", "STREAM_INTERRUPTED")
+        self._patience.answered()
         return answer.row()
 
     def _leave(self, item: Item, error: RouterError) -> None:
@@ -223,7 +228,7 @@ class Answering:
                     return self.stop(f"no server has answered for {self.wait:g} s")
             else:
                 return self.progress.say("the server is back") if tries else None
-            await self._pause(min(_backoff(tries), _PROBE_SECONDS))
+            await self._pause(min(backoff(tries), _PROBE_SECONDS))
             tries += 1
         return None
 
@@ -256,19 +261,6 @@ def _is_away(error: RouterError) -> bool:
     """Whether nobody answered, rather than a server that says what is wrong."""
     lost = error.code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
     return lost and error.reason in {"", "NOT_READY"}
-
-
-def _delay(error: RouterError, answer: Answer, waits: int) -> float | None:
-    """Seconds after which the same may be asked again; None where that would not help."""
-    is_busy = error.reason in {"RATE_LIMITED", "OVERLOADED"}
-    if is_busy or (error.reason == "BACKENDS_UNAVAILABLE" and answer.was_rate_limited):
-        return max(error.retry_after or 0.0, _backoff(waits))
-    return None
-
-
-def _backoff(tries: int) -> float:
-    longest = min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2 ** min(tries, 10))
-    return random.uniform(longest / 2, longest)  # noqa: S311 - spreads calls, guards nothing
 
 
 def _renewed(error: RouterError) -> str:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+_NOT_WHOLE = "the answer is not whole"
+
 
 def decide(options: argparse.Namespace) -> int:
     """One decision, or a batch of them."""
@@ -51,13 +53,14 @@ def complete(options: argparse.Namespace) -> int:
 
 def _stream(request: pb.CompleteRequest, options: argparse.Namespace) -> int:
     """Print an answer as it comes; what is said of it goes to standard error."""
-    said, failures = False, list[pb.Attempt]()
+    begun, said, failures = False, False, list[pb.Attempt]()
     try:
         with (
             SyncRouterClient(options.server) as client,
             client.complete(**items.arguments(request), timeout=options.timeout) as answer,
         ):
             for event in answer.events():
+                begun = True
                 if event.HasField("attempt"):
                     failures.append(event.attempt)
                 if options.json:
@@ -73,11 +76,14 @@ def _stream(request: pb.CompleteRequest, options: argparse.Namespace) -> int:
             print()
         if options.explain and failures and not options.json:
             _print_attempts(failures)
+        if begun and not error.reason and error.code.name == "UNAVAILABLE" and not options.json:
+            where = options.server
+            return output.fail(f"the server at {where} went away in the middle: {_NOT_WHOLE}")
         return output.failed(error, options)
     except KeyboardInterrupt:
         if said:
             print()
-            output.fail("left in the middle: the answer is not whole")
+            output.fail(f"left in the middle: {_NOT_WHOLE}")
         raise
     finish = answer.finish
     assert finish

@@ -45,8 +45,9 @@ def add_batch(command: argparse.ArgumentParser) -> None:
         type=float,
         default=300.0,
         metavar="S",
-        help="seconds to wait for a server that goes away or is starting, and for one line's turn "
-        "where it is busy or a provider limits the rate (default: %(default)s)",
+        help="seconds to wait for a server that goes away or is starting, for one line's turn "
+        "where it is busy or a provider limits the rate, and without any answer where no backend "
+        "can be asked (default: %(default)s)",
     )
     command.add_argument(
         "--retry-errors",

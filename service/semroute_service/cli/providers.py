@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ def providers(options: argparse.Namespace) -> int:
     elif options.json:
         output.print_json({"providers": [_as_dict(provider) for provider in known.values()]})
     else:
-        head = ["id", "name", "protocol", "is", "region", "set", "key"]
+        head = ["id", "protocol", "is", "region", "prices", "set", "key"]
         output.print_table(head, [_cells(provider) for provider in known.values()])
     return 0
 
@@ -45,7 +46,21 @@ def _cells(provider: Provider) -> list[str]:
         key += ", where it needs one"
     if lacks := _address(provider)[1]:
         key += f"; {lacks}"
-    return [provider.id, provider.name, provider.protocol, provider.locality, region, is_set, key]
+    return [
+        provider.id,
+        provider.protocol,
+        provider.locality,
+        region,
+        _prices(provider),
+        is_set,
+        key,
+    ]
+
+
+def _prices(provider: Provider) -> str:
+    """Of how many models a price is known, and from which month the newest is."""
+    newest = max((price.date for price in provider.prices.values()), default=None)
+    return f"{len(provider.prices)} of {newest:%Y-%m}" if newest else "-"
 
 
 def _show(provider: Provider, *, as_json: bool) -> None:
@@ -92,6 +107,7 @@ def _facts(provider: Provider) -> Iterator[tuple[str, str]]:
     yield "health", provider.health
     yield "metrics", " ".join(filter(None, (provider.metrics, provider.waiting_metric)))
     yield "usage", "asked for" if provider.usage == "asked" else "comes unasked"
+    yield "body", json.dumps(provider.body) if provider.body else ""
     yield "endings", _pairs(provider.finish_reasons)
     yield "can", ", ".join(sorted(provider.capabilities))
     for pattern, quirks in {"": provider.quirks, **provider.models}.items():

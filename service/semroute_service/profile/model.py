@@ -114,6 +114,13 @@ class Model:
         return self.backend.provider.quirks_of(self.id).refuse
 
     @property
+    def thinking_tokens(self) -> int:
+        """Tokens that each answer may think with before it begins, as ``extra_body`` says."""
+        thinking = self.extra_body.get("thinking")
+        budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
+        return budget if isinstance(budget, int) else 0
+
+    @property
     def effective_price(self) -> Price | None:
         """The price, nothing for a local model without one, None where it cannot be known."""
         return Price(0, 0) if self.price is None and self.local else self.price

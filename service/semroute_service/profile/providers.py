@@ -8,12 +8,13 @@ import os
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from semroute_classifier.documents import ConfigError, Document, Problem, read_yaml
 from semroute_service.profile.addresses import fault_of_template, variables_of
+from semroute_service.profile.bodies import fault_of_field, joined
 from semroute_service.profile.part import Money, Positive
 from semroute_service.query import Capability, Parameter
 
@@ -119,6 +120,9 @@ class Provider(_Entry):
         default={}
     )
     """Its own words for how an answer ended, and what they mean."""
+    body: dict[str, JsonValue] = Field(default={})
+    """Further fields of every chat request, where the model's extra_body does not say otherwise.
+    They replace nothing that the request sets."""
     quirks: Quirks = Quirks()
     """What all its models want otherwise."""
     models: dict[str, Quirks] = Field(default={})
@@ -146,6 +150,10 @@ class Provider(_Entry):
     def quirks_of(self, model: str) -> Quirks:
         """What the model with the id ``model`` wants otherwise."""
         return _quirks_of(self, model)
+
+    def body_with(self, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Its further fields and a model's ``extra``, which goes before them."""
+        return joined(self.body, extra)
 
     @property
     def local(self) -> bool:
@@ -205,7 +213,7 @@ def _read(path: Path, shipped: Mapping[str, Provider]) -> dict[str, Provider]:
 
 def _masked(problem: Problem) -> Problem:
     """Without what is written, where that may be a key that stands in the wrong place."""
-    if not any(part in problem.key for part in ("key_env", "headers")):
+    if not any(part in problem.key for part in ("key_env", "headers", "body")):
         return problem
     return replace(problem, message=problem.message.partition(", not ")[0])
 
@@ -243,6 +251,9 @@ def _faults(
                 yield problem(key, "holds a name that no header can have")
     if {h.lower() for h in provider.headers} & {"authorization", provider.key_header.lower()}:
         yield problem("headers", "holds the header of the key; keys come from the environment")
+    for field in sorted(provider.body):
+        if fault := fault_of_field(field, provider.protocol):
+            yield problem("body", f"has {field}, which {fault}")
     if not _is_header(provider.key_header):
         yield problem("key_header", "is no name that a header can have, such as x-api-key")
     if provider.key_prefix and not provider.key_prefix.removesuffix(" ").isalpha():

@@ -20,6 +20,7 @@ from semroute_classifier.documents import (
     yaml_files,
 )
 from semroute_service.profile.addresses import address_of, fault_of, region_of, with_model
+from semroute_service.profile.bodies import fault_of_field
 from semroute_service.profile.encoder import read_encoder
 from semroute_service.profile.model import (
     ANY_TENANT,
@@ -55,16 +56,6 @@ if TYPE_CHECKING:
 
 
 _NANO = 1_000_000_000
-_OWN_FIELDS = {
-    "model": "the model's id says it",
-    "messages": "they are the caller's",
-    "stream": "every answer is streamed",
-    "stream_options": "usage is asked for where the provider wants that",
-    "n": "there is one answer",
-    "max_tokens": "give max_tokens in the row",
-    "max_completion_tokens": "give max_tokens in the row",
-}
-"""Fields that every request sets by itself; a second word on them would be lost or cost money."""
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
@@ -267,10 +258,9 @@ class _Reading:
                 self.notes.problem((*key, "backend"), f'"{spec.backend}" is not declared{hint}')
         if backend is None:
             return None
-        for field in sorted(_OWN_FIELDS.keys() & spec.extra_body.keys()):
-            self.notes.problem(
-                (*key, "extra_body", field), f"must not be set: {_OWN_FIELDS[field]}"
-            )
+        for field in sorted(spec.extra_body):
+            if fault := fault_of_field(field, backend.provider.protocol):
+                self.notes.problem((*key, "extra_body", field), fault)
         if not spec.id and not backend.local:
             self.notes.problem((*key, "id"), "is required: the name that the provider knows")
         return Model(
