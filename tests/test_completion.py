@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
+from semroute.v1 import router_pb2 as pb
 from semroute_service.backends.availability import LONG_SECONDS
 from semroute_service.decision import Delta
 from semroute_service.errors import StreamInterruptedError
@@ -364,6 +365,19 @@ async def test_the_callers_deadline_bounds_all_attempts() -> None:
     assert told.error
     assert told.error.code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert [len(server.requests) for server in servers] == [1, 1]
+
+
+async def test_nothing_is_kept_for_those_who_cannot_be_asked() -> None:
+    """Candidates whose circuit is open get no share of the deadline: a healthy first one has it."""
+    slow = stream(Wait(1.2), say("slow"), finish())
+    once = {"max_retries": 0}
+    async with chain(slow, Status(503), Status(503), behavior=once) as (client, servers):
+        for name in ("second", "third"):
+            for _ in range(3):
+                await ask(client, preferences=pb.Preferences(model=name))
+        told = await ask(client, timeout=2.4)
+    assert (told.error, told.text) == (None, "slow")
+    assert [len(server.requests) for server in servers] == [1, 3, 3]
 
 
 async def test_a_longer_clock_of_the_first_token_is_enough() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
@@ -328,6 +329,51 @@ async def test_a_length_that_the_caller_gave_is_sent_as_it_is() -> None:
     """A short answer of the same model fits into the same limit."""
     told, asked = await limited(5, preferences=CHEAP, sampling=pb.Sampling(max_tokens=20))
     assert (told.finish.model, asked) == ("first", [20])
+
+
+BIG = json.dumps(
+    {"type": "object", "properties": {f"field_{i}": {"description": "x" * 90} for i in range(99)}}
+)
+"""A schema of more than 9,000 characters."""
+LARGE: dict[str, dict[str, Any]] = {
+    "tools": {"tools": [pb.Tool(name="t", parameters_schema=BIG)]},
+    "schema": {
+        "response_format": pb.ResponseFormat(type=pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA, schema=BIG)
+    },
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+async def test_what_stands_beside_the_messages_costs_as_well(kind: str) -> None:
+    """Tools and schemas are a part of the prompt: for its price, and for the context."""
+    able = {"capabilities": ["tools", "json_schema"]}
+    for models, rule in (
+        ({"first": {"price": {"input": 1, "output": 2}, **able}}, "max_cost"),
+        ({"first": {"context": 2048, "price": {"input": 0, "output": 0}, **able}}, "context_len"),
+    ):
+        async with chain(answer(), answer(), models=models | {"second": able}) as (client, _):
+            wanted = {"preferences": pb.Preferences(max_cost_nano_usd=1_000_000), **LARGE[kind]}
+            told = await ask(client, "?", sampling=pb.Sampling(max_tokens=20), **wanted)
+        assert told.error is None
+        assert told.answer.decision
+        assert told.answer.decision.candidates[0].rule.startswith(rule)
+        assert told.finish.model == "second"
+
+
+async def test_thinking_has_its_place_beside_the_answer() -> None:
+    """What a model thinks with is reserved on top, and is not taken from the answer."""
+    thinks = {"extra_body": {"thinking": {"type": "enabled", "budget_tokens": 8_000}}}
+    first = priced("first")["first"] | thinks
+    limit = {"monthly_limit": 100}
+    async with chain(answer(), answer(), models={"first": first}, cost=limit) as (client, servers):
+        assert (await ask(client)).finish.model == "first"
+        (request,) = servers[0].requests
+        assert request.body["max_tokens"] == DEFAULT_OUTPUT_TOKENS + 8_000
+        told = await ask(client, sampling=pb.Sampling(max_tokens=1_000))
+        assert told.answer.decision
+        ruling = told.answer.decision.candidates[0]
+    assert (ruling.rule, told.finish.model) == ("parameters", "second")
+    assert ruling.reason == "max_tokens of 1000 leaves no answer beside 8000 tokens of thinking"
 
 
 async def test_attempts_share_the_limit_of_their_request() -> None:

@@ -17,6 +17,7 @@ from upstream import (
     GENEROUS,
     USAGE,
     Behaviour,
+    Cut,
     Status,
     Told,
     Wait,
@@ -210,3 +211,34 @@ async def test_two_at_once_stay_within_the_callers_limit() -> None:
     assert told.text == "slow"
     assert ("second", "POLICY_DENIED") in told.failures
     assert asked == [1, 0]
+
+
+async def test_who_lost_may_still_answer() -> None:
+    """Where the winner breaks off and the caller allows a restart, the slower one is asked."""
+    breaks = stream(say("half"), Cut())
+    async with chain((DEAD, answer("whole")), breaks, behavior=HEDGED) as (client, servers):
+        told = await ask(client, allow_restart=True)
+    assert (told.error, told.text, told.finish.model) == (None, "whole", "first")
+    assert told.failures == [("first", "SEMROUTE_HEDGED"), ("second", "PROVIDER_INTERRUPTED")]
+    assert [len(server.requests) for server in servers] == [2, 1]
+
+
+async def test_who_is_always_beaten_is_known_to_be_slow() -> None:
+    """Being let go before its first token counts as slowness, so the ranking learns of it."""
+    wishes = HEDGED | {"objective": "latency"}
+    declared = {"speed": {"first_token_seconds": 0.05, "tokens_per_second": 50}}
+    models = {"first": declared, "second": {"speed": {"first_token_seconds": 0.09}}}
+    late = stream(Wait(0.02), say("second"), finish())
+    async with chain(DEAD, late, behavior=wishes, models=models) as (client, servers):
+        decisions = [(await ask(client)).answer.decision for _ in range(4)]
+        chosen = [decision.model for decision in decisions if decision]
+        first = next(
+            model
+            for backend in (await client.backends()).backends
+            for model in backend.models
+            if model.model == "first"
+        )
+    assert chosen[0] == "first"
+    assert chosen[-1] == "second"
+    assert first.time_to_first_token.p50.ToMilliseconds() >= 100
+    assert len(servers[0].requests) < 4

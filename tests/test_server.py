@@ -20,9 +20,13 @@ from semroute import RouterClient, RouterError
 from semroute.v1 import router_pb2 as pb
 from semroute_classifier.encoders import EncoderError
 from semroute_service.errors import NotReadyError
+from semroute_service.faults import fault_server
+from semroute_service.governance import DEFAULT_OUTPUT_TOKENS
+from semroute_service.ledger import Ledger
 from semroute_service.server import SERVICES
 from semroute_service.testing import UTTERANCES, running_server
 from sockets import serving
+from upstream import profile
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -320,6 +324,27 @@ async def test_stop_does_not_wait_for_ever() -> None:
         with pytest.raises(RouterError):
             await anext(deltas)
         assert answer.finish is None
+
+
+async def test_what_is_cut_off_by_the_end_is_booked(tmp_path: Path) -> None:
+    """Answers that the end cuts off are settled before the ledger closes; nothing is reserved."""
+    price = {"price": {"input": 0, "output": 1}}  # 1,000 nano-USD per token
+    async with fault_server("stall:3") as upstream:
+        served = profile(upstream.url, models={"first": {"id": "stall:3", **price}})
+        async with (
+            running_server(served, drain_seconds=0.1, home=tmp_path) as server,
+            RouterClient(server.address) as client,
+            contextlib.AsyncExitStack() as stack,
+        ):
+            for _ in range(8):
+                answer = await stack.enter_async_context(client.complete(QUERY))
+                await anext(aiter(answer))
+            await server.server.stop()
+    ledger = Ledger(tmp_path / "ledger.sqlite3")
+    booked = ledger.spent("test")
+    ledger.close()
+    assert 0 < booked < DEFAULT_OUTPUT_TOKENS * 1_000
+    assert booked % 8 == 0
 
 
 async def test_stop_while_warming_up(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,7 +83,7 @@ async def test_a_certificate_that_nobody_vouches_for(address: str) -> None:
 async def test_a_file_that_holds_no_certificate(
     address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Whoever cannot be judged is not believed, and why is said."""
+    """Whoever cannot be judged is not believed, and why is said; plain HTTP needs no judge."""
     client = HttpClient()
     (tmp_path / "empty").touch()
     for name in ("missing", "empty"):
@@ -90,6 +91,9 @@ async def test_a_file_that_holds_no_certificate(
         found = await checking.ask(client, _backend(address), 5)
         assert found.problem.startswith("SSL_CERT_FILE cannot be read (")
         assert not found.well
+    async with serving(_app()) as plain:
+        local = replace(_backend(plain), url=f"http://{plain}/v1")
+        assert (await checking.ask(client, local, 5)).models == ("it",)
     await client.close()
 
 

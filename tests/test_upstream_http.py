@@ -409,14 +409,17 @@ async def test_connections_that_break(
 
 
 async def test_a_server_tells_its_figures(client: HttpClient) -> None:
-    """Metrics stand at the server's root, beside /v1."""
+    """Metrics stand beside /v1, behind a gateway too."""
 
     async def figures(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nwaits 3.0")
 
     async with talking(figures) as talk:
         assert await client.get_metrics(backend(talk.url), GENEROUS) == "waits 3.0"
+        below = backend(talk.url.replace("/v1", "/coder/v1"))
+        assert await client.get_metrics(below, GENEROUS) == "waits 3.0"
     assert talk.requests[0].startswith(b"GET /metrics ")
+    assert talk.requests[1].startswith(b"GET /coder/metrics ")
 
 
 async def test_a_whole_answer_that_is_no_stream(client: HttpClient) -> None:
