@@ -366,7 +366,10 @@ async def test_thinking_has_its_place_beside_the_answer() -> None:
     first = priced("first")["first"] | thinks
     limit = {"monthly_limit": 100}
     async with chain(answer(), answer(), models={"first": first}, cost=limit) as (client, servers):
-        assert (await ask(client)).finish.model == "first"
+        told = await ask(client)
+        assert told.answer.decision
+        expected = told.answer.decision.candidates[0].estimated_cost_nano_usd
+        assert expected >= (DEFAULT_OUTPUT_TOKENS + 8_000) * 2_000
         (request,) = servers[0].requests
         assert request.body["max_tokens"] == DEFAULT_OUTPUT_TOKENS + 8_000
         told = await ask(client, sampling=pb.Sampling(max_tokens=1_000))
