@@ -99,6 +99,12 @@ async def test_the_record_of_an_answer(caplog: pytest.LogCaptureFixture) -> None
     assert (record["model"], record["answered_by"]) == ("first", "second")
     attempts = [(a["model"], a["outcome"], a["error_class"]) for a in record["attempts"]]
     assert attempts == [("first", "failed", "provider_unavailable"), ("second", "succeeded", None)]
+    failed, answered = record["attempts"]
+    assert failed["first_token_ms"] is None
+    assert 0 < answered["first_token_ms"] <= answered["duration_ms"]
+    assert failed["started_at"] < answered["started_at"]
+    assert answered["usage"]["completion_tokens"] == told.finish.usage.completion_tokens > 0
+    assert answered["cost_nano_usd"] == told.finish.attempts[1].cost_nano_usd
     assert record["finish_reason"] == "stop"
 
 

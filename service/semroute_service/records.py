@@ -9,7 +9,7 @@ import contextlib
 import json
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -161,16 +161,22 @@ def _answered(record: Record) -> dict[str, Any]:
         "answered_by": record.finish.model.name if record.finish else None,
         "finish_reason": record.finish.reason if record.finish else None,
         "cost_nano_usd": record.cost,
-        "attempts": [
-            {
-                "model": attempt.model.name,
-                "backend": attempt.model.backend.name,
-                "outcome": attempt.outcome.value,
-                "error_class": attempt.error_class,
-                "duration_ms": _ms(attempt.duration),
-            }
-            for attempt in record.attempts
-        ],
+        "attempts": [_attempt(attempt) for attempt in record.attempts],
+    }
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    first = attempt.time_to_first_token
+    return {
+        "model": attempt.model.name,
+        "backend": attempt.model.backend.name,
+        "started_at": attempt.started_at.isoformat(),
+        "outcome": attempt.outcome.value,
+        "error_class": attempt.error_class,
+        "duration_ms": _ms(attempt.duration),
+        "first_token_ms": None if first is None else _ms(first),
+        "usage": asdict(attempt.usage),
+        "cost_nano_usd": attempt.cost,
     }
 
 
