@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -41,6 +42,7 @@ from upstream import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 IMPATIENT = {"timeout_seconds": 1.0}
 HALF = (say("half"), Wait(0.2))
@@ -378,6 +380,31 @@ async def test_nothing_is_kept_for_those_who_cannot_be_asked() -> None:
         told = await ask(client, timeout=2.4)
     assert (told.error, told.text) == (None, "slow")
     assert [len(server.requests) for server in servers] == [1, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("behavior", "text"), [({}, "second"), ({"timeout_seconds": 10}, "first")], ids=repr
+)
+async def test_a_provider_has_its_own_usual_timeout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behavior: dict[str, Any], text: str
+) -> None:
+    """What the catalogue says of its first token holds unless the profile sets a timeout."""
+    entry = {
+        "name": "Hasty",
+        "protocol": "openai_chat",
+        "locality": "local",
+        "key_required": False,
+        "timeout_seconds": 0.4,
+    }
+    site = tmp_path / "providers.yaml"
+    site.write_text(json.dumps({"providers": {"hasty": entry}}), encoding="utf-8")
+    monkeypatch.setenv("SEMROUTE_PROVIDERS", str(site))
+    late = stream(Wait(1.2), say("first"), finish())
+    hasty = {"first": {"provider": "hasty"}}
+    behavior = {"max_retries": 0, **behavior}
+    async with chain(late, answer("second"), backends=hasty, behavior=behavior) as (client, _):
+        told = await ask(client)
+    assert (told.error, told.text) == (None, text)
 
 
 async def test_a_longer_clock_of_the_first_token_is_enough() -> None:

@@ -186,7 +186,7 @@ class Completion:
             return await clock.wait(anext(events), limit)
         except TimeoutError:
             behavior = self.profile.behavior
-            first, total = behavior.first_token, behavior.total
+            first, total = run.model.first_token or behavior.first_token, behavior.total
             left = first if share is None else share
             run.hurried = not run.began and left < min(first, HURRIED_SECONDS)
             over = total is not None and time.perf_counter() - run.started >= total
@@ -204,7 +204,9 @@ class Completion:
         total = math.inf if behavior.total is None else behavior.total
         if run.began:
             return min(behavior.idle_tokens, total - elapsed)
-        first = behavior.first_token if share is None else min(behavior.first_token, share)
+        first = run.model.first_token or behavior.first_token
+        if share is not None:
+            first = min(first, share)
         return min(first, total) - elapsed
 
     def _options(self, run: Run) -> Options:

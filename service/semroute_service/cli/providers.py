@@ -106,6 +106,8 @@ def _facts(provider: Provider) -> Iterator[tuple[str, str]]:
         yield "header", f"{header}: {value}"
     yield "health", provider.health
     yield "metrics", " ".join(filter(None, (provider.metrics, provider.waiting_metric)))
+    timeout = provider.timeout_seconds
+    yield "timeout", f"{timeout:g} s to the first token, unless set" if timeout else ""
     yield "usage", "asked for" if provider.usage == "asked" else "comes unasked"
     yield "body", json.dumps(provider.body) if provider.body else ""
     yield "endings", _pairs(provider.finish_reasons)

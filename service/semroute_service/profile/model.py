@@ -101,6 +101,8 @@ class Model:
     quality: float | None = None
     speed: Speed | None = None
     """Declared for it, or reported of its provider; None where it is not known."""
+    first_token: float | None = None
+    """Seconds that its provider may need to the first token, where the profile sets no timeout."""
     serve: ServeSpec | None = field(default=None, hash=False)
     """How its own server is launched; None where that is nobody's business here."""
 

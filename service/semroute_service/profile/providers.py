@@ -114,6 +114,8 @@ class Provider(_Entry):
     secret_headers: dict[str, str] = Field(default={})
     """Further headers, each with the environment variable that its value is read from when it is
     used; one whose variable is not set is left out."""
+    timeout_seconds: Positive | None = None
+    """How long its first token may take where the profile sets no timeout."""
     usage: Literal["asked", "unasked"] = "asked"
     """Whether usage must be asked for with stream_options.include_usage, or comes by itself."""
     finish_reasons: dict[str, Literal["stop", "length", "tool_calls", "content_filter"]] = Field(

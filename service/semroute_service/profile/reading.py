@@ -274,8 +274,14 @@ class _Reading:
             extra_body=spec.extra_body,
             quality=spec.quality,
             speed=_speed(spec, backend),
+            first_token=None if self._sets_timeout else backend.provider.timeout_seconds,
             serve=spec.serve,
         )
+
+    @property
+    def _sets_timeout(self) -> bool:
+        behavior = self.spec.behavior
+        return "timeout_seconds" in behavior.model_fields_set or bool(behavior.clocks.first_token)
 
     def _as_met(self, key: Key, backend: Backend, model: str) -> Backend:
         """``backend`` as the model with this id meets it: its own address, and its own region."""
