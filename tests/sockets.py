@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aiohttp import web
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
 Serve: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -38,6 +38,7 @@ async def listening(serve: Serve) -> AsyncIterator[str]:
     try:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
+        await _accepted(server.sockets)
         server.close()
         await _settled()
         for task in serving:
@@ -57,6 +58,8 @@ async def serving(
         await site.start()
         yield f"127.0.0.1:{runner.addresses[0][1]}"
     finally:
+        assert site._server
+        await _accepted(site._server.sockets)  # type: ignore[attr-defined]
         await site.stop()
         await _settled()
         assert runner.server
@@ -65,6 +68,14 @@ async def serving(
         for transport in filter(None, open_):
             transport.abort()  # closing waits for what nobody will ever read
         await _settled()
+
+
+async def _accepted(listening: Iterable[Any]) -> None:
+    """Accept no more, and let what was accepted just now arrive: a server that closes between the
+    two leaves the connection open for ever (CPython before 3.12)."""
+    for socket in listening:
+        asyncio.get_running_loop().remove_reader(socket.fileno())
+    await _settled()
 
 
 async def _settled() -> None:
